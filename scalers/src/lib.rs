@@ -1,1 +1,22 @@
-//! placeholder
+//! Event sources: one file each, one trait, one [`REGISTRY`](registry::REGISTRY) line.
+//!
+//! A scaler only says what it saw. Deadlines, retries, thresholds, failure counts, metric names and logging belong to the
+//! framework around it (here and in the engine), so that no two scalers can differ in them.
+
+pub mod clients;
+pub mod connect;
+pub mod error;
+pub mod metadata;
+pub mod registry;
+pub mod scaler;
+pub mod sensitive;
+
+mod aws_sqs_queue;
+mod cron;
+mod metrics_api;
+
+pub use connect::{AuthParams, Connect, PodIdentity, ServiceEndpoints, TriggerParams};
+pub use error::{ConfigError, ReadError};
+pub use registry::{REGISTRY, connect};
+pub use scaler::{MetricSpec, Observed, Scaler, Target, Trigger};
+pub use sensitive::Sensitive;

@@ -1,0 +1,77 @@
+//! What a scaler is built from.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+
+use crate::clients::Clients;
+use crate::error::ReadError;
+use crate::sensitive::Sensitive;
+
+/// One trigger with everything it refers to resolved.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TriggerParams {
+    /// `type` of the trigger.
+    pub trigger_type: String,
+    /// `metadata` of the trigger.
+    pub metadata: BTreeMap<String, String>,
+    /// Environment of the target's container, as far as `<parameter>FromEnv` keys of the metadata name it.
+    pub env: BTreeMap<String, Sensitive>,
+    /// What its authentication gave.
+    pub auth: AuthParams,
+}
+
+/// What a (Cluster)TriggerAuthentication resolved to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuthParams {
+    /// Parameters by name. Missing secrets and keys are simply not here.
+    pub params: BTreeMap<String, Sensitive>,
+    /// The identity to assume, if the authentication names one.
+    pub pod_identity: Option<PodIdentity>,
+}
+
+/// `podIdentity` of an authentication.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodIdentity {
+    /// `provider`, such as `aws`.
+    pub provider: String,
+    /// `roleArn`.
+    pub role_arn: Option<String>,
+    /// `externalID`.
+    pub external_id: Option<String>,
+}
+
+/// What the process around a scaler gives it.
+pub struct Connect {
+    /// Namespace of the ScaledObject.
+    pub namespace: String,
+    /// Deadline of a read whose trigger sets none of its own (`KEDA_HTTP_DEFAULT_TIMEOUT`).
+    pub default_deadline: Duration,
+    /// Clients shared by all triggers that talk to the same server as the same identity.
+    pub clients: Arc<Clients>,
+    /// Addresses behind a Service, for `aggregateFromKubeServiceEndpoints`; `None` where there is no cluster.
+    pub endpoints: Option<Arc<dyn ServiceEndpoints>>,
+    /// The trigger's own parameters.
+    pub params: TriggerParams,
+}
+
+/// Finds the ready addresses behind a Service.
+pub trait ServiceEndpoints: Send + Sync {
+    /// Ready addresses of `service`, without duplicates, each with the port numbers its slice names.
+    fn ready<'a>(
+        &'a self,
+        namespace: &'a str,
+        service: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<ReadyEndpoint>, ReadError>>;
+}
+
+/// A ready address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadyEndpoint {
+    /// IP address.
+    pub address: String,
+    /// Ports of its slice.
+    pub ports: Vec<u16>,
+}
