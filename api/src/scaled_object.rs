@@ -54,46 +54,7 @@ pub mod defaults {
     derive = "Default",
     crates(kube_core = "::kube_core"),
     doc = "Scales a workload between 0 and many replicas on what its triggers read: the length of a queue, a schedule, \
-           a metric, waiting HTTP requests.",
-    printcolumn(
-        name = "ScaleTargetKind",
-        type_ = "string",
-        json_path = ".status.scaleTargetKind"
-    ),
-    printcolumn(
-        name = "ScaleTargetName",
-        type_ = "string",
-        json_path = ".spec.scaleTargetRef.name"
-    ),
-    printcolumn(name = "Min", type_ = "integer", json_path = ".spec.minReplicaCount"),
-    printcolumn(name = "Max", type_ = "integer", json_path = ".spec.maxReplicaCount"),
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
-    ),
-    printcolumn(
-        name = "Active",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Active")].status"#
-    ),
-    printcolumn(
-        name = "Fallback",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Fallback")].status"#
-    ),
-    printcolumn(
-        name = "Paused",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Paused")].status"#
-    ),
-    printcolumn(name = "Triggers", type_ = "string", json_path = ".status.triggersTypes"),
-    printcolumn(
-        name = "Authentications",
-        type_ = "string",
-        json_path = ".status.authenticationsTypes"
-    ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+           a metric, waiting HTTP requests."
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
@@ -413,13 +374,13 @@ pub struct ScaledObjectStatus {
 #[derive(Clone, Debug, Default, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GroupVersionKindResource {
-    /// API group; empty for the core group.
+    /// API group of the workload; empty for the core group.
     pub group: String,
-    /// API version.
+    /// API version of the workload.
     pub version: String,
-    /// Kind.
+    /// Kind of the workload.
     pub kind: String,
-    /// Resource name, the plural in URLs.
+    /// Resource name of the workload, as in URLs: deployments.
     pub resource: String,
 }
 
@@ -427,10 +388,10 @@ pub struct GroupVersionKindResource {
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HealthStatus {
-    /// Failures in a row.
+    /// Reads that failed in a row.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub number_of_failures: Option<i32>,
-    /// Happy or Failing.
+    /// Happy (the last read worked) or Failing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
 }
@@ -439,7 +400,7 @@ pub struct HealthStatus {
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TriggerActivity {
-    /// Whether it does.
+    /// Whether the trigger asks for replicas.
     #[serde(default)]
     #[schemars(transform = crate::crd::without_default)]
     pub is_active: bool,

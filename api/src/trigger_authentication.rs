@@ -34,35 +34,7 @@ pub use vault::{HashiCorpVault, VaultCredential, VaultPkiData, VaultSecret};
     derive = "Default",
     crates(kube_core = "::kube_core"),
     doc = "Credentials for the triggers of this namespace: an identity of the pod, or values from Secrets, ConfigMaps, \
-           environment variables and secret stores.",
-    printcolumn(
-        name = "PodIdentity",
-        type_ = "string",
-        json_path = ".spec.podIdentity.provider"
-    ),
-    printcolumn(
-        name = "Secret",
-        type_ = "string",
-        json_path = ".spec.secretTargetRef[*].name"
-    ),
-    printcolumn(name = "Env", type_ = "string", json_path = ".spec.env[*].name"),
-    printcolumn(
-        name = "VaultAddress",
-        type_ = "string",
-        json_path = ".spec.hashiCorpVault.address"
-    ),
-    printcolumn(
-        name = "ScaledObjects",
-        type_ = "string",
-        json_path = ".status.scaledobjects",
-        priority = 1
-    ),
-    printcolumn(
-        name = "ScaledJobs",
-        type_ = "string",
-        json_path = ".status.scaledjobs",
-        priority = 1
-    )
+           environment variables and secret stores."
 )]
 #[serde(rename_all = "camelCase")]
 pub struct TriggerAuthenticationSpec {
@@ -102,7 +74,8 @@ pub struct TriggerAuthenticationSpec {
     pub oauth2: Option<OAuth2>,
 }
 
-/// The spec of a [`ClusterTriggerAuthentication`]: that of a [`TriggerAuthentication`], to which it dereferences.
+/// Where the credentials come from. The parts, and which of them counts where two fill the same parameter, are those of a
+/// TriggerAuthentication.
 #[derive(Clone, CustomResource, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[kube(
     group = "keda.sh",
@@ -117,36 +90,7 @@ pub struct TriggerAuthenticationSpec {
     crates(kube_core = "::kube_core"),
     doc = "Credentials for the triggers of every namespace: an identity of the pod, or values from Secrets, ConfigMaps, \
            environment variables, files and secret stores. Secrets and ConfigMaps are looked up in the namespace of the \
-           operator.",
-    printcolumn(
-        name = "PodIdentity",
-        type_ = "string",
-        json_path = ".spec.podIdentity.provider"
-    ),
-    printcolumn(
-        name = "Secret",
-        type_ = "string",
-        json_path = ".spec.secretTargetRef[*].name"
-    ),
-    printcolumn(name = "Env", type_ = "string", json_path = ".spec.env[*].name"),
-    printcolumn(name = "FilePath", type_ = "string", json_path = ".spec.filePath"),
-    printcolumn(
-        name = "VaultAddress",
-        type_ = "string",
-        json_path = ".spec.hashiCorpVault.address"
-    ),
-    printcolumn(
-        name = "ScaledObjects",
-        type_ = "string",
-        json_path = ".status.scaledobjects",
-        priority = 1
-    ),
-    printcolumn(
-        name = "ScaledJobs",
-        type_ = "string",
-        json_path = ".status.scaledjobs",
-        priority = 1
-    )
+           operator."
 )]
 #[serde(transparent)]
 #[schemars(transparent)]
@@ -257,10 +201,11 @@ pub struct BoundServiceAccountToken {
 /// Access tokens from an OAuth 2.0 server.
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("required" = ["clientId", "tokenUrl", "type"]))]
 pub struct OAuth2 {
     /// The grant. clientCredentials, the default, is the only one.
     #[serde(rename = "type", default = "client_credentials")]
-    #[schemars(required, extend("enum" = ["clientCredentials"]))]
+    #[schemars(extend("enum" = ["clientCredentials"]))]
     pub type_: String,
     /// ID of the client.
     pub client_id: String,
