@@ -184,16 +184,13 @@ pub fn decide(
     // Resource metrics alone say nothing about zero: such an object never sleeps.
     let resource_only = policy.triggers.is_empty() && policy.has_resource_triggers;
     let triggered = !active_metrics.is_empty() || resource_only;
-    let mut outcome = if policy.pause.is_full() {
+    let outcome = if policy.pause.is_full() {
         Outcome { action: Action::Stay, reason: Reason::Paused, cooldown_until: None }
     } else if triggered || policy.force_activation {
         when_active(policy, observation)
     } else {
         when_inactive(policy, observation, missing, now)
     };
-    if outcome.action.target() == Some(observation.replicas) {
-        outcome.action = Action::Stay;
-    }
     let activity = if triggered {
         Activity::Active
     } else if policy.force_activation {
@@ -309,5 +306,4 @@ fn recheck_after(policy: &ScalePolicy, cooldown_until: Option<Timestamp>, now: T
 }
 
 #[cfg(test)]
-#[path = "decision_tests.rs"]
 mod tests;

@@ -135,10 +135,6 @@ impl Pause {
 }
 
 impl ScalePolicy {
-    /// `pollingInterval` when it is not given.
-    pub const DEFAULT_POLLING_INTERVAL: Duration = Duration::from_secs(30);
-    /// `cooldownPeriod` when it is not given.
-    pub const DEFAULT_COOLDOWN_PERIOD: Duration = Duration::from_secs(300);
     /// The longest the HPA may be behind a source while replicas run: one of its own default sync periods.
     pub const AWAKE_CADENCE: Duration = Duration::from_secs(15);
 

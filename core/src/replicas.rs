@@ -32,16 +32,12 @@ pub enum ReplicaRangeError {
 }
 
 impl ReplicaRange {
-    /// `maxReplicaCount` when it is not given.
-    pub const DEFAULT_MAX: u32 = 100;
-
     /// Checks the three counts of a ScaledObject as KEDA does: for these checks alone, an explicit minimum of 0 counts as
     /// 1, so `idleReplicaCount: 0` is valid beside `minReplicaCount: 0` but not beside an unset minimum.
     ///
     /// # Errors
     /// Minimum above maximum, or idle not below minimum.
-    pub fn try_new(min: Option<u32>, max: Option<u32>, idle: Option<u32>) -> Result<Self, ReplicaRangeError> {
-        let max = max.unwrap_or(Self::DEFAULT_MAX);
+    pub fn try_new(min: Option<u32>, max: u32, idle: Option<u32>) -> Result<Self, ReplicaRangeError> {
         let checked_min = min.map_or(0, |min| min.max(1));
         if checked_min > max {
             return Err(ReplicaRangeError::MinAboveMax { min: checked_min, max });
@@ -91,24 +87,24 @@ mod tests {
 
     #[test]
     fn an_explicit_zero_minimum_leaves_room_for_idle_zero_but_an_unset_one_does_not() {
-        assert!(ReplicaRange::try_new(Some(0), None, Some(0)).is_ok());
+        assert!(ReplicaRange::try_new(Some(0), 100, Some(0)).is_ok());
         assert_eq!(
-            ReplicaRange::try_new(None, None, Some(0)),
+            ReplicaRange::try_new(None, 100, Some(0)),
             Err(ReplicaRangeError::IdleNotBelowMin { idle: 0, min: 0 })
         );
     }
 
     #[test]
     fn refusals_use_the_sentences_users_search_for() {
-        let idle = ReplicaRange::try_new(Some(2), None, Some(2)).unwrap_err();
+        let idle = ReplicaRange::try_new(Some(2), 100, Some(2)).unwrap_err();
         assert_eq!(idle.to_string(), "IdleReplicaCount=2 must be less than MinReplicaCount=2");
-        let min = ReplicaRange::try_new(Some(5), Some(3), None).unwrap_err();
+        let min = ReplicaRange::try_new(Some(5), 3, None).unwrap_err();
         assert_eq!(min.to_string(), "MinReplicaCount=5 must be less than MaxReplicaCount=3");
     }
 
     #[test]
-    fn defaults() {
-        let range = ReplicaRange::try_new(None, None, None).unwrap();
+    fn without_minimum_and_idle_count_a_target_rests_at_zero_and_its_hpa_begins_at_one() {
+        let range = ReplicaRange::try_new(None, 100, None).unwrap();
         assert_eq!((range.min(), range.max(), range.hpa_min(), range.resting()), (0, 100, 1, 0));
     }
 }

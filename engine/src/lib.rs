@@ -1,1 +1,27 @@
-//! placeholder
+//! The heart: reads triggers in the background, holds what they said, decides, and acts through ports.
+//!
+//! ```text
+//!  apply(spec) ──> Object ── loop ──> reads (spawned, with deadlines) ──> Board (latest reading per trigger)
+//!                              │                                            └──> external_metric(): from memory
+//!                              └─ polling tick ──> Target::observe ──> core::decide ──> Target::set_replicas
+//!                                                                                └──> Journal (status, Events, metrics)
+//! ```
+//!
+//! The engine knows nothing of Kubernetes: what it observes and changes goes through the ports of [`ports`]. One object has
+//! one loop; a source that hangs, fails or panics is cut off by its own deadline and delays no other object.
+
+pub mod board;
+pub mod engine;
+pub mod ports;
+pub mod spec;
+
+mod object;
+mod reader;
+
+pub use board::{MetricError, Served};
+pub use engine::{ApplyError, Engine, Settings};
+pub use ports::{
+    Acted, Autoscaler, AutoscalerMetric, AutoscalerSpec, Journal, Leadership, PortError, Ports, Target, TargetState,
+    TickOutcome, TickReport, TriggerRead,
+};
+pub use spec::{ObjectKey, ObjectSpec, TriggerSpec};

@@ -1,1 +1,3 @@
-//! placeholder
+//! The operator: Dormouse on Kubernetes.
+
+pub mod hpa;

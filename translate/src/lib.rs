@@ -1,1 +1,36 @@
-//! placeholder
+//! From what users write to what the engine runs: ScaledObjects into policies, references into values.
+//!
+//! ```text
+//! ScaledObject ──> policy()            bounds, periods, fallback, pause annotations
+//!              ──> triggers()          one per read trigger, with its target kind
+//!              ──> Resolver::resolve() authentication, Secrets, ConfigMaps, container environment ──> TriggerParams
+//! ```
+//!
+//! Nothing here talks to Kubernetes: whatever must be looked up comes through the trait [`Objects`]. Every refusal names the
+//! field and what is accepted, in KEDA's words where KEDA has words for it.
+
+pub mod annotations;
+pub mod environment;
+pub mod objects;
+pub mod parameters;
+pub mod policy;
+pub mod triggers;
+
+pub use objects::{Objects, ObjectsError};
+pub use parameters::{Resolved, Resolver};
+pub use policy::policy;
+pub use triggers::{TriggerPlan, triggers};
+
+/// What the user wrote cannot be run. The message is for the Ready condition and the Event.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// One sentence that names the field, what is wrong and what is accepted.
+    pub message: String,
+}
+
+impl Refusal {
+    fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into() }
+    }
+}

@@ -1,0 +1,106 @@
+//! The latest reading of each trigger: written by the object's loop, read by the metrics API without any lock on the
+//! loop's way.
+
+use std::time::Duration;
+
+use dormouse_core::{ReadFailure, Reading};
+use jiff::Timestamp;
+use tokio::sync::{Mutex, watch};
+use tokio::time::{Instant, timeout};
+
+use crate::reader::ReadResult;
+
+/// How long a reader waits for the very first reading of a trigger.
+const FIRST_READING_WAIT: Duration = Duration::from_secs(2);
+
+/// The latest reading of one trigger.
+#[derive(Clone, Debug)]
+pub(crate) struct Latest {
+    pub(crate) outcome: Result<Reading, ReadFailure>,
+    /// Failures in a row, up to and with this one.
+    pub(crate) failures: u32,
+    pub(crate) taken: Instant,
+}
+
+/// Where one trigger's readings are kept.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    latest: watch::Sender<Option<Latest>>,
+    /// Held by whoever reads the source on behalf of a metrics request, so that many requests make one read.
+    pub(crate) reading: Mutex<()>,
+}
+
+impl Slot {
+    pub(crate) fn new() -> Self {
+        Self { latest: watch::Sender::new(None), reading: Mutex::new(()) }
+    }
+
+    /// Takes in a reading and says how many failures in a row that makes.
+    pub(crate) fn publish(&self, read: &ReadResult) -> u32 {
+        let mut failures = 0;
+        self.latest.send_modify(|latest| {
+            let before = latest.as_ref().map_or(0, |latest| latest.failures);
+            failures = if read.outcome.is_ok() { 0 } else { before.saturating_add(1) };
+            *latest = Some(Latest { outcome: read.outcome.clone(), failures, taken: Instant::now() });
+        });
+        failures
+    }
+
+    pub(crate) fn latest(&self) -> Option<Latest> {
+        self.latest.borrow().clone()
+    }
+
+    /// The latest reading; before the first one, waits for it a little.
+    pub(crate) async fn wait_for_first(&self) -> Option<Latest> {
+        if let Some(latest) = self.latest() {
+            return Some(latest);
+        }
+        let mut changes = self.latest.subscribe();
+        let first = timeout(FIRST_READING_WAIT, changes.wait_for(Option::is_some)).await;
+        first.ok()?.ok().and_then(|latest| latest.clone())
+    }
+}
+
+/// A metric as it is served.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Served {
+    /// The value.
+    pub value: f64,
+    /// When it was read; for a fallback, now.
+    pub at: Timestamp,
+    /// Whether it stands in for a reading that failed.
+    pub fallback: bool,
+}
+
+/// Why a metric is not served. The sentences begin with KEDA's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MetricError {
+    /// No such object, or none that could be built.
+    #[error("error when getting metric values error getting scalers ScaledObject.keda.sh \"{0}\" not found")]
+    UnknownObject(String),
+    /// The object has no such metric.
+    #[error("error when getting metric values no matching metrics found for {0}")]
+    UnknownMetric(String),
+    /// The last read failed, and no fallback holds yet.
+    #[error("error when getting metric values metric:{metric} encountered error: {failure}")]
+    Failing {
+        /// The metric.
+        metric: String,
+        /// What went wrong.
+        failure: ReadFailure,
+    },
+    /// There is a reading, but it is older than it may be.
+    #[error("error when getting metric values metric:{metric} encountered error: the last reading is {age_seconds} s old")]
+    TooOld {
+        /// The metric.
+        metric: String,
+        /// Its age.
+        age_seconds: u64,
+    },
+    /// There is no reading yet.
+    #[error("error when getting metric values metric:{0} encountered error: no reading yet")]
+    NotYet(String),
+    /// The fallback of a `Value` target has no ready pods to be divided by.
+    #[error("error when getting metric values error performing fallback for {0}: no ready pods")]
+    FallbackImpossible(String),
+}

@@ -1,0 +1,281 @@
+//! All objects of this process.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use dormouse_core::DecisionRecord;
+use dormouse_scalers::clients::Clients;
+use dormouse_scalers::{ConfigError, Connect, ServiceEndpoints, Trigger, connect};
+use tokio::sync::Mutex;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::board::{MetricError, Served, Slot};
+use crate::object::{LiveTrigger, LoopHandle, Memory, Object, within_deadline};
+use crate::ports::{AutoscalerMetric, AutoscalerSpec, Journal, Leadership, PortError, Ports};
+use crate::spec::{ConnectedTrigger, ObjectKey, ObjectSpec, TriggerSpec, duplicate_metric};
+
+/// What all objects share.
+#[derive(Clone)]
+pub struct Settings {
+    /// Deadline of a read whose trigger sets none of its own.
+    pub default_deadline: Duration,
+    /// Shared clients.
+    pub clients: Arc<Clients>,
+    /// Service addresses, where there is a cluster.
+    pub endpoints: Option<Arc<dyn ServiceEndpoints>>,
+}
+
+/// Why an object cannot run.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    /// A trigger cannot be built.
+    #[error("{error}")]
+    Trigger {
+        /// Its position.
+        index: usize,
+        /// Its type.
+        trigger_type: String,
+        /// What is wrong.
+        error: ConfigError,
+    },
+    /// Two triggers would give the HPA the same metric.
+    #[error("metricName {metric} defined multiple times in ScaledObject {object}")]
+    DuplicateMetric {
+        /// The name both have.
+        metric: String,
+        /// The object.
+        object: String,
+    },
+    /// The autoscaler could not be set up.
+    #[error("{0}")]
+    Autoscaler(PortError),
+    /// `paused-replicas` could not be set.
+    #[error("{0}")]
+    PausedReplicas(PortError),
+}
+
+/// What was set up.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Applied {
+    /// External metric names, in the order of the manifest.
+    pub metric_names: Vec<String>,
+    /// Trigger types whose scaler was built just now.
+    pub built: Vec<String>,
+    /// Whether a loop was started just now.
+    pub started: bool,
+    /// Whether a loop was stopped just now.
+    pub stopped: bool,
+}
+
+struct Entry {
+    /// Applying and removing one object are serialised by this lock, which also owns its loop.
+    looping: LoopHandle,
+    object: RwLock<Option<Arc<Object>>>,
+}
+
+impl Entry {
+    fn object(&self) -> Option<Arc<Object>> {
+        self.object.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn replace(&self, object: Option<Arc<Object>>) {
+        *self.object.write().unwrap_or_else(PoisonError::into_inner) = object;
+    }
+}
+
+/// A cheap handle to all objects.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    entries: RwLock<HashMap<ObjectKey, Arc<Entry>>>,
+    settings: Settings,
+    journal: Arc<dyn Journal>,
+    leadership: Arc<dyn Leadership>,
+}
+
+impl Engine {
+    /// An engine without objects.
+    #[must_use]
+    pub fn new(settings: Settings, journal: Arc<dyn Journal>, leadership: Arc<dyn Leadership>) -> Self {
+        Self { shared: Arc::new(Shared { entries: RwLock::default(), settings, journal, leadership }) }
+    }
+
+    fn entry(&self, key: &ObjectKey) -> Option<Arc<Entry>> {
+        self.shared.entries.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    fn entry_or_new(&self, key: &ObjectKey) -> Arc<Entry> {
+        let mut entries = self.shared.entries.write().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(Entry { looping: Mutex::new(None), object: RwLock::new(None) });
+        entries.entry(key.clone()).or_insert_with(new).clone()
+    }
+
+    /// Brings an object to what `spec` says: connects its scalers (those whose parameters did not change stay as they are),
+    /// sets up its autoscaler and starts its loop. On a process that does not lead, only the scalers are connected.
+    /// Applying the same spec again changes nothing.
+    ///
+    /// # Errors
+    /// See [`ApplyError`]. An object that ran before goes on as it was: a typo must not stop a worker that works.
+    pub async fn apply(&self, spec: ObjectSpec, ports: Ports) -> Result<Applied, ApplyError> {
+        let entry = self.entry_or_new(&spec.key);
+        let mut looping = entry.looping.lock().await;
+        let before = entry.object();
+        let (triggers, built) = self.connect_triggers(&spec, before.as_deref())?;
+        let metrics: Vec<AutoscalerMetric> = triggers
+            .iter()
+            .map(|live| AutoscalerMetric {
+                name: live.connected.policy.metric_name.clone(),
+                kind: live.connected.policy.target.kind,
+                target: live.connected.metric.target,
+            })
+            .collect();
+        let mut applied = Applied {
+            metric_names: metrics.iter().map(|metric| metric.name.clone()).collect(),
+            built,
+            started: false,
+            stopped: false,
+        };
+        let leads = self.shared.leadership.is_leader();
+        let mut policy = spec.policy.clone();
+        policy.triggers = triggers.iter().map(|live| live.connected.policy.clone()).collect();
+        if policy.pause.is_full() {
+            applied.stopped = looping.take().is_some();
+            if leads {
+                self.hold_paused(&policy.pause, &ports).await?;
+            }
+        } else if leads {
+            let autoscaler = AutoscalerSpec { replicas: policy.replicas, pause: policy.pause, metrics };
+            within_deadline(ports.autoscaler.ensure(&autoscaler)).await.map_err(ApplyError::Autoscaler)?;
+        }
+        let running = looping.as_ref().is_some_and(|handle| !handle.is_finished());
+        let same = before.as_ref().is_some_and(|before| {
+            before.spec.generation == spec.generation
+                && before.policy == policy
+                && applied.built.is_empty()
+                && before.triggers.len() == triggers.len()
+        });
+        let should_run = leads && !policy.pause.is_full();
+        if same && (running || !should_run) {
+            return Ok(applied);
+        }
+        let spread = spec.resumed && !running;
+        let object = Arc::new(Object {
+            memory: entry.object().map_or_else(|| Arc::new(Memory::new()), |before| before.memory.clone()),
+            spec,
+            policy,
+            triggers,
+            ports,
+            journal: self.shared.journal.clone(),
+            leadership: self.shared.leadership.clone(),
+        });
+        entry.replace(Some(object.clone()));
+        if should_run {
+            applied.started = !running;
+            // The old loop ends before the new one begins: an object never has two.
+            drop(looping.take());
+            *looping = Some(AbortOnDropHandle::new(tokio::spawn(object.run(spread))));
+        }
+        Ok(applied)
+    }
+
+    /// Forgets an object and stops its loop. Says whether a loop ran.
+    pub async fn remove(&self, key: &ObjectKey) -> bool {
+        let Some(entry) = self.entry(key) else { return false };
+        let mut looping = entry.looping.lock().await;
+        entry.replace(None);
+        self.shared.entries.write().unwrap_or_else(PoisonError::into_inner).remove(key);
+        looping.take().is_some()
+    }
+
+    /// Stops an object's loop, but keeps serving its metrics from what was read: for an object that became invalid.
+    pub async fn stop(&self, key: &ObjectKey) -> bool {
+        let Some(entry) = self.entry(key) else { return false };
+        let stopped = entry.looping.lock().await.take().is_some();
+        stopped
+    }
+
+    /// The metric of an object, as the HPA asks for it: always from memory, but for `read_through` (see there).
+    ///
+    /// # Errors
+    /// There is no such metric, its source fails, or what is known is too old. Never a 0 for an unknown.
+    pub async fn external_metric(
+        &self,
+        key: &ObjectKey,
+        metric: &str,
+        read_through: bool,
+    ) -> Result<Served, MetricError> {
+        let object = self.entry(key).and_then(|entry| entry.object());
+        object.ok_or_else(|| MetricError::UnknownObject(key.name.clone()))?.served(metric, read_through).await
+    }
+
+    /// The last decisions of an object, oldest first.
+    #[must_use]
+    pub fn records(&self, key: &ObjectKey) -> Vec<DecisionRecord> {
+        self.entry(key).and_then(|entry| entry.object()).map_or_else(Vec::new, |object| object.memory.records())
+    }
+
+    fn connect_triggers(
+        &self,
+        spec: &ObjectSpec,
+        before: Option<&Object>,
+    ) -> Result<(Vec<LiveTrigger>, Vec<String>), ApplyError> {
+        let mut built = Vec::new();
+        let mut live = Vec::with_capacity(spec.triggers.len());
+        for trigger in &spec.triggers {
+            let kept = before.and_then(|before| before.triggers.iter().find(|old| old.connected.spec == *trigger));
+            live.push(match kept {
+                Some(old) => LiveTrigger { connected: old.connected.clone(), slot: old.slot.clone() },
+                None => {
+                    built.push(trigger.params.trigger_type.clone());
+                    let scaler = self.connect_one(&spec.key, trigger)?;
+                    let connected = ConnectedTrigger::new(trigger.clone(), scaler);
+                    // Same metric, other credentials: what was read with the old ones still holds, failures included.
+                    let slot = before.and_then(|before| {
+                        before.triggers.iter().find(|old| old.connected.policy == connected.policy)
+                    });
+                    let slot = slot.map_or_else(|| Arc::new(Slot::new()), |old| old.slot.clone());
+                    LiveTrigger { connected, slot }
+                }
+            });
+        }
+        let connected: Vec<_> = live.iter().map(|live| live.connected.clone()).collect();
+        if let Some(metric) = duplicate_metric(&connected) {
+            return Err(ApplyError::DuplicateMetric { metric: metric.to_owned(), object: spec.key.name.clone() });
+        }
+        Ok((live, built))
+    }
+
+    fn connect_one(&self, key: &ObjectKey, trigger: &TriggerSpec) -> Result<Arc<dyn Trigger>, ApplyError> {
+        let settings = &self.shared.settings;
+        let cx = Connect {
+            namespace: key.namespace.clone(),
+            default_deadline: settings.default_deadline,
+            clients: settings.clients.clone(),
+            endpoints: settings.endpoints.clone(),
+            params: trigger.params.clone(),
+        };
+        connect(&cx).map_err(|error| ApplyError::Trigger {
+            index: trigger.index,
+            trigger_type: trigger.params.trigger_type.clone(),
+            error,
+        })
+    }
+
+    /// A fully paused object has no autoscaler, and the replicas its annotation names, whatever its bounds say.
+    async fn hold_paused(&self, pause: &dormouse_core::Pause, ports: &Ports) -> Result<(), ApplyError> {
+        within_deadline(ports.autoscaler.remove()).await.map_err(ApplyError::Autoscaler)?;
+        if let dormouse_core::Pause::Full { replicas: Some(replicas) } = pause {
+            let now = within_deadline(ports.target.observe()).await.map_err(ApplyError::PausedReplicas)?;
+            if now.replicas != *replicas {
+                within_deadline(ports.target.set_replicas(*replicas, false))
+                    .await
+                    .map_err(ApplyError::PausedReplicas)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,301 @@
+//! One ScaledObject at run time: its connected triggers, its memory, and its loop.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use dormouse_core::{
+    Action, DecisionRecord, Observation, ReadFailure, ReadingSet, RecordRing, ScalePolicy, TargetKind, TriggerReading,
+    decide,
+};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use jiff::Timestamp;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::board::{MetricError, Served, Slot};
+use crate::ports::{Acted, Journal, Leadership, PortError, Ports, TickOutcome, TickReport, TriggerRead};
+use crate::reader::{ReadResult, read};
+use crate::spec::{ConnectedTrigger, ObjectSpec};
+
+/// Decisions kept per object.
+const RECORDS: usize = 32;
+/// Over how long first ticks are spread after a start or a take-over.
+const SPREAD: Duration = Duration::from_secs(5);
+/// Any single call of a port.
+const PORT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A trigger and where its readings go.
+pub(crate) struct LiveTrigger {
+    pub(crate) connected: ConnectedTrigger,
+    pub(crate) slot: Arc<Slot>,
+}
+
+/// What survives a change of the object, as long as this process leads.
+pub(crate) struct Memory {
+    last_active: std::sync::Mutex<Option<Timestamp>>,
+    records: std::sync::Mutex<RecordRing>,
+    /// Replicas when last observed; a target that was never seen counts as asleep.
+    replicas: AtomicU32,
+}
+
+impl Memory {
+    pub(crate) fn new() -> Self {
+        Self {
+            last_active: std::sync::Mutex::new(None),
+            records: std::sync::Mutex::new(RecordRing::new(RECORDS)),
+            replicas: AtomicU32::new(0),
+        }
+    }
+
+    pub(crate) fn records(&self) -> Vec<DecisionRecord> {
+        lock(&self.records).iter().cloned().collect()
+    }
+}
+
+/// A poisoned lock only means that another holder panicked; the values in it are replaced whole and stay sound.
+fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// One generation of an object: replaced as a whole when anything of it changes.
+pub(crate) struct Object {
+    pub(crate) spec: ObjectSpec,
+    pub(crate) policy: ScalePolicy,
+    pub(crate) triggers: Vec<LiveTrigger>,
+    pub(crate) ports: Ports,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) leadership: Arc<dyn Leadership>,
+}
+
+impl Object {
+    /// Whether replicas run, as far as was last seen.
+    fn awake(&self) -> bool {
+        self.memory.replicas.load(Ordering::Relaxed) > 0
+    }
+
+    /// Runs until the caller drops it or this process no longer leads.
+    pub(crate) async fn run(self: Arc<Self>, spread: bool) {
+        {
+            let mut last_active = lock(&self.memory.last_active);
+            if last_active.is_none() {
+                *last_active = if self.spec.was_active { Some(Timestamp::now()) } else { self.spec.last_active };
+            }
+        }
+        let mut leading = self.leadership.subscribe();
+        tokio::select! {
+            never = self.ticks(spread) => match never {},
+            _ = leading.wait_for(|leads| !leads) => {
+                // Another process goes on from here; what this one remembers is no longer the truth.
+                *lock(&self.memory.last_active) = None;
+            }
+        }
+    }
+
+    async fn ticks(&self, spread: bool) -> Infallible {
+        let interval = self.policy.polling_interval;
+        let mut due = Instant::now() + if spread { self.first_tick_delay() } else { Duration::ZERO };
+        loop {
+            sleep_until(due).await;
+            let started = Instant::now();
+            self.polling_tick(started.saturating_duration_since(due)).await;
+            // The next tick is due one interval after this one began, or at once if this one took longer.
+            due = (started + interval).max(Instant::now());
+            self.reads_in_between(started, due).await;
+        }
+    }
+
+    /// While replicas run, sources are read between polling ticks too, in equal steps of at most the awake cadence, so
+    /// that the HPA is never more than one of its own syncs behind.
+    async fn reads_in_between(&self, started: Instant, due: Instant) {
+        let interval = self.policy.polling_interval;
+        let steps = u32::try_from(interval.as_nanos().div_ceil(ScalePolicy::AWAKE_CADENCE.as_nanos())).unwrap_or(1);
+        for step in 1..steps {
+            let at = started + interval * step / steps;
+            if at >= due {
+                return;
+            }
+            sleep_until(at).await;
+            if self.awake() {
+                let uncached = |trigger: &&LiveTrigger| !trigger.connected.spec.use_cached_metrics;
+                let mut reads = self.start_reads(self.triggers.iter().filter(uncached));
+                while reads.next().await.is_some() {}
+            }
+        }
+    }
+
+    /// Spreads objects over the window by their uid; those with replicas go into its first half.
+    fn first_tick_delay(&self) -> Duration {
+        let window = self.policy.polling_interval.min(SPREAD) / 2;
+        let hash = self.spec.uid.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        let share = u32::try_from(hash >> 48).unwrap_or(0);
+        let offset = window * share / 0x1_0000;
+        if self.spec.was_active { offset } else { window + offset }
+    }
+
+    fn start_reads<'a>(
+        &'a self,
+        triggers: impl Iterator<Item = &'a LiveTrigger>,
+    ) -> FuturesUnordered<impl Future<Output = TriggerReading> + 'a> {
+        triggers.map(|trigger| self.read_one(trigger)).collect()
+    }
+
+    async fn read_one(&self, trigger: &LiveTrigger) -> TriggerReading {
+        let result = read(trigger.connected.scaler.clone()).await;
+        self.take_in(trigger, result)
+    }
+
+    fn take_in(&self, trigger: &LiveTrigger, result: ReadResult) -> TriggerReading {
+        let failures = trigger.slot.publish(&result);
+        let connected = &trigger.connected;
+        self.journal.read(
+            &self.spec.key,
+            &TriggerRead {
+                index: connected.spec.index,
+                label: connected.label(),
+                trigger_type: &connected.spec.params.trigger_type,
+                metric_name: &connected.policy.metric_name,
+                outcome: result.outcome.as_ref(),
+                took: result.took,
+            },
+        );
+        TriggerReading { metric_name: connected.policy.metric_name.clone(), outcome: result.outcome, failures }
+    }
+
+    async fn polling_tick(&self, late_by: Duration) {
+        let observed = async {
+            within_deadline(self.ports.target.observe()).await.inspect(|state| {
+                self.memory.replicas.store(state.replicas, Ordering::Relaxed);
+            })
+        };
+        let mut reads = self.start_reads(self.triggers.iter());
+        let mut arrived = Vec::with_capacity(self.triggers.len());
+        let state = match observed.await {
+            Ok(state) => state,
+            Err(error) => {
+                // The readings still feed the metrics API.
+                while reads.next().await.is_some() {}
+                let outcome = TickOutcome::TargetUnknown(&error);
+                self.journal.tick(TickReport { spec: &self.spec, late_by, outcome }).await;
+                return;
+            }
+        };
+        let mut replicas = state.replicas;
+        let mut acted = None;
+        while let Some(reading) = reads.next().await {
+            let active = reading.outcome.as_ref().is_ok_and(|reading| reading.active);
+            arrived.push(reading);
+            // One active trigger is enough to wake the target: a slower one beside it must not delay that.
+            if active && acted.is_none() && arrived.len() < self.triggers.len() {
+                let record = self.decide(replicas, &self.in_order(&arrived));
+                if matches!(record.decision.action, Action::Activate { .. }) {
+                    acted = self.act(&record).await;
+                    self.journal_decision(late_by, &record, acted.as_ref()).await;
+                    if let Some(Acted { to, result: Ok(()), .. }) = acted {
+                        replicas = to;
+                    }
+                }
+            }
+        }
+        let record = self.decide(replicas, &self.in_order(&arrived));
+        let acted = self.act(&record).await;
+        self.journal_decision(late_by, &record, acted.as_ref()).await;
+    }
+
+    /// The readings in the order of the policy; one that has not come yet counts as missing, which never lowers anything.
+    fn in_order(&self, arrived: &[TriggerReading]) -> ReadingSet {
+        let of = |trigger: &LiveTrigger| {
+            let name = &trigger.connected.policy.metric_name;
+            arrived.iter().find(|reading| reading.metric_name == *name).cloned().unwrap_or_else(|| TriggerReading {
+                metric_name: name.clone(),
+                outcome: Err(ReadFailure { category: "pending", message: "not read yet".into() }),
+                failures: 0,
+            })
+        };
+        ReadingSet(self.triggers.iter().map(of).collect())
+    }
+
+    fn decide(&self, replicas: u32, readings: &ReadingSet) -> DecisionRecord {
+        let now = Timestamp::now();
+        let mut last_active = lock(&self.memory.last_active);
+        let observation = Observation { replicas, created: self.spec.created, last_active: *last_active };
+        let decision = decide(&self.policy, &observation, readings, now);
+        *last_active = decision.last_active;
+        DecisionRecord { at: now, observation, readings: readings.clone(), decision }
+    }
+
+    /// Carries a decision out, if this process still may.
+    async fn act(&self, record: &DecisionRecord) -> Option<Acted> {
+        lock(&self.memory.records).push(record.clone());
+        let to = record.decision.action.target()?;
+        if !self.leadership.is_leader() {
+            return None;
+        }
+        let waking = matches!(record.decision.action, Action::Activate { .. });
+        let result = within_deadline(self.ports.target.set_replicas(to, waking)).await;
+        if result.is_ok() {
+            self.memory.replicas.store(to, Ordering::Relaxed);
+        }
+        Some(Acted { from: record.observation.replicas, to, result })
+    }
+
+    async fn journal_decision(&self, late_by: Duration, record: &DecisionRecord, acted: Option<&Acted>) {
+        let outcome = TickOutcome::Decided { record, acted };
+        self.journal.tick(TickReport { spec: &self.spec, late_by, outcome }).await;
+    }
+
+    /// The metric as the autoscaler sees it, from memory. With `read_through`, a source whose reading is older than its
+    /// cadence is read here and now, once for all who ask: for a follower whose leader does not answer.
+    pub(crate) async fn served(&self, metric: &str, read_through: bool) -> Result<Served, MetricError> {
+        let named = |trigger: &&LiveTrigger| trigger.connected.policy.metric_name.eq_ignore_ascii_case(metric);
+        let trigger =
+            self.triggers.iter().find(named).ok_or_else(|| MetricError::UnknownMetric(metric.to_owned()))?;
+        let policy = &trigger.connected.policy;
+        if read_through {
+            let _one_reader = trigger.slot.reading.lock().await;
+            let cadence = self.policy.cadence(policy, true);
+            if trigger.slot.latest().is_none_or(|latest| latest.taken.elapsed() > cadence) {
+                self.read_one(trigger).await;
+            }
+        }
+        let name = || policy.metric_name.clone();
+        let latest = trigger.slot.wait_for_first().await.ok_or_else(|| MetricError::NotYet(name()))?;
+        let age = latest.taken.elapsed();
+        let max_age = self.policy.max_age(policy, self.awake(), trigger.connected.scaler.deadline());
+        match latest.outcome {
+            Ok(reading) if age <= max_age => {
+                Ok(Served { value: reading.value(), at: reading.at, fallback: false })
+            }
+            Ok(_) => Err(MetricError::TooOld { metric: name(), age_seconds: age.as_secs() }),
+            Err(failure) => match self.policy.fallback.filter(|fallback| fallback.holds(latest.failures)) {
+                Some(fallback) => {
+                    let ready = match policy.target.kind {
+                        TargetKind::AverageValue => 0,
+                        TargetKind::Value => within_deadline(self.ports.target.ready_replicas()).await.unwrap_or(0),
+                    };
+                    let current = self.memory.replicas.load(Ordering::Relaxed);
+                    fallback
+                        .metric_value(policy.target, current, ready)
+                        .map(|value| Served { value, at: Timestamp::now(), fallback: true })
+                        .ok_or_else(|| MetricError::FallbackImpossible(name()))
+                }
+                None => Err(MetricError::Failing { metric: name(), failure }),
+            },
+        }
+    }
+}
+
+/// Ports have deadlines of their own; this one holds even where an implementation forgot.
+pub(crate) async fn within_deadline<T>(call: impl Future<Output = Result<T, PortError>>) -> Result<T, PortError> {
+    timeout(PORT_DEADLINE, call).await.unwrap_or_else(|_| {
+        Err(PortError { category: "timeout", message: format!("no answer within {} s", PORT_DEADLINE.as_secs()) })
+    })
+}
+
+/// The loop of an object; dropping it stops the loop.
+pub(crate) type LoopHandle = Mutex<Option<tokio_util::task::AbortOnDropHandle<()>>>;

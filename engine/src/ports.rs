@@ -1,0 +1,143 @@
+//! What the engine needs of the world. The operator answers with Kubernetes, local mode with processes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dormouse_core::{DecisionRecord, Pause, Reading, ReadFailure, ReplicaRange, TargetKind};
+use dormouse_scalers::Target as TargetQuantity;
+use futures::future::BoxFuture;
+use tokio::sync::watch;
+
+use crate::spec::{ObjectKey, ObjectSpec};
+
+/// A port could not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct PortError {
+    /// Bounded name for labels, such as `not-found`.
+    pub category: &'static str,
+    /// One sentence.
+    pub message: String,
+}
+
+/// The scale target as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TargetState {
+    /// Replicas asked for.
+    pub replicas: u32,
+}
+
+/// What is scaled.
+pub trait Target: Send + Sync {
+    /// Reads the replica count.
+    fn observe(&self) -> BoxFuture<'_, Result<TargetState, PortError>>;
+    /// Sets it; waking calls go before all others.
+    fn set_replicas(&self, to: u32, waking: bool) -> BoxFuture<'_, Result<(), PortError>>;
+    /// How many of its pods are ready; asked only for the fallback of a `Value` target.
+    fn ready_replicas(&self) -> BoxFuture<'_, Result<u32, PortError>>;
+}
+
+/// What moves the replicas between 1 and N: the HPA on a cluster.
+pub trait Autoscaler: Send + Sync {
+    /// Makes it so.
+    fn ensure<'a>(&'a self, spec: &'a AutoscalerSpec) -> BoxFuture<'a, Result<(), PortError>>;
+    /// Takes it away; not finding it is fine.
+    fn remove(&self) -> BoxFuture<'_, Result<(), PortError>>;
+}
+
+/// What the autoscaler has to do, as far as the engine knows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AutoscalerSpec {
+    /// Bounds.
+    pub replicas: ReplicaRange,
+    /// Directions that are closed.
+    pub pause: Pause,
+    /// The metrics, in the order of the manifest.
+    pub metrics: Vec<AutoscalerMetric>,
+}
+
+/// One external metric.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AutoscalerMetric {
+    /// Its name.
+    pub name: String,
+    /// Average or whole.
+    pub kind: TargetKind,
+    /// The goal.
+    pub target: TargetQuantity,
+}
+
+/// Who may act.
+pub trait Leadership: Send + Sync {
+    /// Whether this process may write at this very moment.
+    fn is_leader(&self) -> bool;
+    /// Follows the answer.
+    fn subscribe(&self) -> watch::Receiver<bool>;
+}
+
+/// Who writes down what happened: status, Events, metrics.
+pub trait Journal: Send + Sync {
+    /// A source was read, on a polling tick or in between. Must not block.
+    fn read(&self, object: &ObjectKey, read: &TriggerRead<'_>);
+    /// A polling tick is over.
+    fn tick<'a>(&'a self, report: TickReport<'a>) -> BoxFuture<'a, ()>;
+}
+
+/// One read of one source.
+pub struct TriggerRead<'a> {
+    /// Position of the trigger.
+    pub index: usize,
+    /// Value of KEDA's `scaler` label.
+    pub label: &'a str,
+    /// Trigger type.
+    pub trigger_type: &'a str,
+    /// Name of the metric.
+    pub metric_name: &'a str,
+    /// What came back.
+    pub outcome: Result<&'a Reading, &'a ReadFailure>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// One polling tick.
+pub struct TickReport<'a> {
+    /// The object.
+    pub spec: &'a ObjectSpec,
+    /// How far behind its time the tick began.
+    pub late_by: Duration,
+    /// What came of it.
+    pub outcome: TickOutcome<'a>,
+}
+
+/// What came of a tick.
+pub enum TickOutcome<'a> {
+    /// The target could not be read, so nothing was decided.
+    TargetUnknown(&'a PortError),
+    /// A decision was made, and carried out if it asked for anything.
+    Decided {
+        /// The decision with all that led to it.
+        record: &'a DecisionRecord,
+        /// What was done.
+        acted: Option<&'a Acted>,
+    },
+}
+
+/// An attempt to change the replicas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acted {
+    /// Replicas before.
+    pub from: u32,
+    /// Replicas asked for.
+    pub to: u32,
+    /// Whether it worked.
+    pub result: Result<(), PortError>,
+}
+
+/// The ports of one object.
+#[derive(Clone)]
+pub struct Ports {
+    /// What is scaled.
+    pub target: Arc<dyn Target>,
+    /// What moves it between 1 and N.
+    pub autoscaler: Arc<dyn Autoscaler>,
+}
