@@ -1,0 +1,422 @@
+//! The admin server: health, metrics and the log level, on ports of their own.
+//!
+//! A router is put together from the parts wanted on one listener, and [`serve`] runs it. The server is for the kubelet, a
+//! scraper and an operator's hands, so its bounds are small: [`MAX_CONNECTIONS`] connections, a deadline on each request
+//! and on each head, and 16 KiB of head.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{DefaultBodyLimit, Request, State},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, put},
+};
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    task::JoinSet,
+    time::timeout,
+};
+use tower::ServiceExt as _;
+
+use crate::{
+    metrics::{Format, Metrics},
+    telemetry::{LogLevel, Telemetry},
+};
+
+/// Connections served at once; more wait in the listener's backlog.
+pub const MAX_CONNECTIONS: usize = 64;
+/// The time a whole request may take.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+/// The time a head may take to arrive, and with it how long an idle connection is kept.
+const HEAD_DEADLINE: Duration = Duration::from_secs(30);
+/// How long open requests are waited for at shutdown.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// The named conditions under which the process counts as ready.
+#[derive(Debug, Clone, Default)]
+pub struct Readiness {
+    checks: Arc<Mutex<Vec<(&'static str, Arc<AtomicBool>)>>>,
+}
+
+impl Readiness {
+    /// A registry without checks, which is ready.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a check that is not met until [`Ready::set`] says so.
+    #[must_use = "a dropped check is never met"]
+    pub fn check(&self, name: &'static str) -> Ready {
+        let met = Arc::new(AtomicBool::new(false));
+        self.checks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push((name, met.clone()));
+        Ready { met }
+    }
+
+    /// The names of the checks that are not met, in the order they were added.
+    #[must_use]
+    pub fn missing(&self) -> Vec<&'static str> {
+        let checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
+        checks
+            .iter()
+            .filter(|(_, met)| !met.load(Ordering::Acquire))
+            .map(|(name, _)| *name)
+            .collect()
+    }
+}
+
+/// One readiness check. It counts as not met once it is dropped, so that a dead owner is never taken for a ready one.
+#[derive(Debug)]
+pub struct Ready {
+    met: Arc<AtomicBool>,
+}
+
+impl Ready {
+    /// Says whether the check is met now.
+    pub fn set(&self, met: bool) {
+        self.met.store(met, Ordering::Release);
+    }
+}
+
+impl Drop for Ready {
+    fn drop(&mut self) {
+        self.set(false);
+    }
+}
+
+/// `/healthz` and `/livez`, which answer while the process serves at all, and `/readyz`, which answers 503 and the names of
+/// what is missing until every check is met.
+pub fn health(readiness: Readiness) -> Router {
+    let ready = |State(readiness): State<Readiness>| async move {
+        let missing = readiness.missing();
+        if missing.is_empty() {
+            return (StatusCode::OK, "ok\n".to_owned());
+        }
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("not ready: {}\n", missing.join(", ")),
+        )
+    };
+    Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .with_state(readiness)
+}
+
+/// `/metrics`, in the format the `Accept` header asks for.
+pub fn metrics(metrics: Metrics) -> Router {
+    let page = |State(metrics): State<Metrics>, headers: HeaderMap| async move {
+        let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+        let format = Format::accepted(accept);
+        (
+            [(header::CONTENT_TYPE, format.content_type())],
+            metrics.encode(format),
+        )
+    };
+    Router::new().route("/metrics", get(page)).with_state(metrics)
+}
+
+/// `PUT /log-level`, whose body is a level as `--zap-log-level` takes it.
+pub fn log_level(telemetry: Telemetry) -> Router {
+    let change = |State(telemetry): State<Telemetry>, body: String| async move {
+        let changed = body
+            .trim()
+            .parse::<LogLevel>()
+            .and_then(|level| telemetry.set_level(level).map(|()| level));
+        match changed {
+            Ok(level) => {
+                tracing::info!(%level, "log level changed");
+                (StatusCode::OK, format!("{level}\n"))
+            }
+            Err(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")),
+        }
+    };
+    Router::new()
+        .route("/log-level", put(change))
+        .layer(DefaultBodyLimit::max(64))
+        .with_state(telemetry)
+}
+
+/// Serves `router` on `listener` over HTTP/1.1 until `shutdown` resolves, then gives open requests two seconds.
+pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) {
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let stopping = tokio_util::sync::CancellationToken::new();
+    let mut connections = JoinSet::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            () = &mut shutdown => break,
+            accepted = accept(&listener, &permits) => accepted,
+            Some(_) = connections.join_next() => continue,
+        };
+        let Some((stream, permit)) = accepted else {
+            continue;
+        };
+        let (router, stopping) = (router.clone(), stopping.clone());
+        connections.spawn(async move {
+            let _permit = permit;
+            serve_connection(stream, router, stopping.cancelled_owned()).await;
+        });
+    }
+    drop(listener);
+    stopping.cancel();
+    let drained = timeout(DRAIN, async { while connections.join_next().await.is_some() {} }).await;
+    if drained.is_err() {
+        tracing::warn!(
+            open = connections.len(),
+            "admin requests did not end in time, dropping them"
+        );
+    }
+}
+
+/// The permit comes before the connection: beyond the bound, clients wait in the backlog and cost nothing here.
+async fn accept(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    let permit = permits.clone().acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, _)) => Some((stream, permit)),
+        Err(error) => {
+            tracing::warn!(%error, "unable to accept an admin connection");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            None
+        }
+    }
+}
+
+async fn serve_connection(stream: TcpStream, router: Router, stop: impl Future<Output = ()>) {
+    let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
+        let router = router.clone();
+        async move { Ok::<_, Infallible>(answer(router, request.map(Body::new)).await) }
+    });
+    let mut server = auto::Builder::new(TokioExecutor::new()).http1_only();
+    server
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_DEADLINE)
+        .max_buf_size(16 * 1024);
+    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
+    // How a scraper's connection ends is the scraper's business.
+    tokio::select! {
+        _ = connection.as_mut() => {}
+        () = stop => {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
+    }
+}
+
+async fn answer(router: Router, request: Request) -> Response {
+    match timeout(REQUEST_DEADLINE, router.oneshot(request)).await {
+        Ok(Ok(response)) => response,
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the request took too long\n").into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::telemetry::LogOptions;
+
+    struct Server {
+        address: SocketAddr,
+        stop: CancellationToken,
+        task: tokio::task::JoinHandle<()>,
+    }
+
+    async fn start(router: Router) -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(serve(listener, router, stop.clone().cancelled_owned()));
+        Server { address, stop, task }
+    }
+
+    async fn send(address: SocketAddr, request: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = request.replace('\n', "\r\n") + "Host: x\r\nConnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    async fn put_level(address: SocketAddr, level: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!(
+            "PUT /log-level HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}",
+            level.len()
+        );
+        stream
+            .write_all(format!("{head}\r\n\r\n{level}").as_bytes())
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn readiness_names_what_is_missing_until_all_of_it_is_there() {
+        let readiness = Readiness::new();
+        let (caches, api) = (readiness.check("caches"), readiness.check("metrics API"));
+        let server = start(health(readiness)).await;
+        let ready = async || send(server.address, "GET /readyz HTTP/1.1\n").await;
+
+        let answer = ready().await;
+        assert!(
+            answer.starts_with("HTTP/1.1 503") && answer.ends_with("not ready: caches, metrics API\n"),
+            "{answer}"
+        );
+        caches.set(true);
+        assert!(ready().await.ends_with("not ready: metrics API\n"));
+        api.set(true);
+        assert!(ready().await.starts_with("HTTP/1.1 200"));
+        drop(caches);
+        assert!(
+            ready().await.ends_with("not ready: caches\n"),
+            "a dropped check must not look ready"
+        );
+        for alive in ["/healthz", "/livez"] {
+            assert!(
+                send(server.address, &format!("GET {alive} HTTP/1.1\n"))
+                    .await
+                    .starts_with("HTTP/1.1 200")
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn metrics_come_in_the_format_asked_for() {
+        let registry = Metrics::new();
+        registry.register(|r| {
+            r.register(
+                "up",
+                "One",
+                prometheus_client::metrics::gauge::Gauge::<i64>::default(),
+            )
+        });
+        let server = start(metrics(registry)).await;
+        let classic = send(server.address, "GET /metrics HTTP/1.1\n").await;
+        assert!(
+            classic.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n"),
+            "{classic}"
+        );
+        assert!(
+            classic.ends_with("\r\n\r\n# HELP up One.\n# TYPE up gauge\nup 0\n"),
+            "{classic}"
+        );
+        let open = send(
+            server.address,
+            "GET /metrics HTTP/1.1\nAccept: application/openmetrics-text\n",
+        )
+        .await;
+        assert!(
+            open.contains("content-type: application/openmetrics-text;") && open.ends_with("# EOF\n"),
+            "{open}"
+        );
+    }
+
+    #[tokio::test]
+    async fn the_log_level_is_changed_or_the_refusal_says_what_is_accepted() {
+        let (_subscriber, telemetry) = Telemetry::detached(LogOptions::default());
+        let server = start(log_level(telemetry)).await;
+        assert!(
+            put_level(server.address, "debug")
+                .await
+                .starts_with("HTTP/1.1 200")
+        );
+        let refusal = put_level(server.address, "loud").await;
+        assert!(
+            refusal.starts_with("HTTP/1.1 400") && refusal.contains("error, warn, info"),
+            "{refusal}"
+        );
+        assert!(
+            put_level(server.address, &"x".repeat(65))
+                .await
+                .starts_with("HTTP/1.1 413")
+        );
+    }
+
+    #[tokio::test]
+    async fn connections_beyond_the_bound_wait_and_are_served_when_one_ends() {
+        let server = start(health(Readiness::new())).await;
+        let mut held = Vec::new();
+        for _ in 0..MAX_CONNECTIONS {
+            held.push(TcpStream::connect(server.address).await.unwrap());
+        }
+        // Each held connection is known to be accepted once it has been answered.
+        for stream in &mut held {
+            stream
+                .write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+                .await
+                .unwrap();
+            let mut first = [0; 12];
+            stream.read_exact(&mut first).await.unwrap();
+            assert_eq!(&first, b"HTTP/1.1 200");
+        }
+        let mut late = TcpStream::connect(server.address).await.unwrap();
+        late.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            .await
+            .unwrap();
+        let mut first = [0; 12];
+        let waited = timeout(Duration::from_millis(200), late.read_exact(&mut first)).await;
+        assert!(waited.is_err(), "the 65th connection was served beside 64 others");
+        held.pop();
+        timeout(Duration::from_secs(5), late.read_exact(&mut first))
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(&first, b"HTTP/1.1 200");
+    }
+
+    #[tokio::test]
+    async fn shutdown_closes_the_port_and_idle_connections() {
+        let server = start(health(Readiness::new())).await;
+        let mut idle = TcpStream::connect(server.address).await.unwrap();
+        idle.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            .await
+            .unwrap();
+        let mut first = [0; 12];
+        idle.read_exact(&mut first).await.unwrap();
+        server.stop.cancel();
+        timeout(Duration::from_secs(5), server.task)
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(TcpStream::connect(server.address).await.is_err());
+        let mut rest = Vec::new();
+        timeout(Duration::from_secs(5), idle.read_to_end(&mut rest))
+            .await
+            .unwrap()
+            .unwrap();
+    }
+}
