@@ -1,1 +1,30 @@
-//! placeholder
+//! What the tests on a real cluster, and the demo, have in common.
+//!
+//! ```text
+//! Cluster (kube client, kubectl, helm) ─> Installation (the chart, once per cluster)
+//!        └─> Namespace (one per test, gone with it) ─> manifest::apply, Timeline (what changed when)
+//! Outside the cluster's pods, on the node's own address: SqsServer (moto), Upstream (scripted HTTP)
+//! ```
+//!
+//! Everything runs inside the cluster's network and is told where things are by the environment that `cargo xtask`
+//! sets. Whatever is missing is an error that says so, never a reason to pass.
+
+pub mod cluster;
+pub mod command;
+pub mod example;
+pub mod install;
+pub mod logs;
+pub mod manifest;
+pub mod namespace;
+pub mod sqs;
+pub mod timeline;
+pub mod upstream;
+pub mod wait;
+
+pub use cluster::Cluster;
+pub use install::Installation;
+pub use namespace::Namespace;
+pub use sqs::{Queue, SqsServer};
+pub use timeline::Timeline;
+pub use upstream::Upstream;
+pub use wait::until;
