@@ -1,2 +1,106 @@
-//! placeholder
-fn main() {}
+//! `cargo xtask`: checks, images, the real test cluster and the tests on it.
+//!
+//! Everything a run needs beyond cargo, root and a Debian is set up here, with its progress shown.
+
+mod cache;
+mod cluster;
+mod daemon;
+mod environment;
+mod process;
+mod progress;
+mod setup;
+mod workspace;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+
+use crate::cache::Cache;
+use crate::cluster::{Cluster, Pace};
+use crate::workspace::Workspace;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Builds, checks and tests Dormouse")]
+struct Arguments {
+    /// Which test cluster: work trees that test at the same time need one each.
+    #[arg(long, global = true, env = "DORMOUSE_CLUSTER", default_value = "dormouse")]
+    cluster_name: String,
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// The real Kubernetes on this machine
+    #[command(subcommand)]
+    Cluster(ClusterTask),
+}
+
+#[derive(Subcommand)]
+enum ClusterTask {
+    /// Start it, or mend it; harmless when it runs already
+    Up(Pace),
+    /// Stop it and remove everything it left
+    Down,
+    /// Say which parts run; exits with 1 unless all is well
+    Status,
+    /// A shell inside its network, with kubectl and helm on the PATH
+    Shell {
+        /// Run this instead of a shell
+        #[arg(last = true)]
+        command: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            progress::say(format_args!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<ExitCode> {
+    let workspace = Workspace::find()?;
+    let cache = Cache::open()?;
+    let cluster = Cluster::named(&arguments.cluster_name)?;
+    match arguments.command {
+        Task::Cluster(task) => cluster_task(task, &workspace, &cache, &cluster),
+    }
+}
+
+fn cluster_task(
+    task: ClusterTask,
+    workspace: &Workspace,
+    cache: &Cache,
+    cluster: &Cluster,
+) -> Result<ExitCode> {
+    match task {
+        ClusterTask::Up(pace) => {
+            let parts = setup::cluster_parts(workspace, cache)?;
+            cluster.up(workspace, &parts, &pace)?;
+        }
+        ClusterTask::Down => cluster.down()?,
+        ClusterTask::Status => {
+            let (text, well) = cluster.status(&setup::cluster_parts(workspace, cache)?);
+            std::io::stdout()
+                .write_all(text.as_bytes())
+                .context("unable to print the status")?;
+            return Ok(if well {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            });
+        }
+        ClusterTask::Shell { command } => {
+            let parts = setup::cluster_parts(workspace, cache)?;
+            let environment = environment::of_cluster(workspace, cluster, &parts)?;
+            cluster.shell(&environment, &command)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
