@@ -16,6 +16,7 @@ pub mod install;
 pub mod logs;
 pub mod manifest;
 pub mod namespace;
+pub mod scaled_object;
 pub mod sqs;
 pub mod timeline;
 pub mod upstream;

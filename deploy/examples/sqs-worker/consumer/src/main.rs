@@ -112,35 +112,12 @@ async fn handle(queue: &Queue, job: Job, work: Duration, stopping: &mut Stopping
         () = tokio::time::sleep(work) => true,
         () = drained(stopping, drain) => false,
     };
-    let outcome = if done {
-        queue.finish(&job).await
-    } else {
-        queue.give_back(&job).await
-    };
-    let took_ms = began.elapsed().as_millis() as u64;
+    let outcome = if done { queue.finish(&job).await } else { queue.give_back(&job).await };
+    let (id, attempt, took_ms) = (job.id(), job.attempt(), began.elapsed().as_millis() as u64);
     match outcome {
-        Ok(()) if done => {
-            tracing::info!(
-                message = job.id(),
-                attempt = job.attempt(),
-                took_ms,
-                outcome = "done"
-            );
-        }
-        Ok(()) => tracing::info!(
-            message = job.id(),
-            attempt = job.attempt(),
-            took_ms,
-            outcome = "given back"
-        ),
-        Err(error) => {
-            tracing::warn!(
-                message = job.id(),
-                took_ms,
-                outcome = "failed",
-                error = format!("{error:#}")
-            );
-        }
+        Ok(()) if done => tracing::info!(id, attempt, took_ms, "done"),
+        Ok(()) => tracing::info!(id, attempt, took_ms, "given back"),
+        Err(error) => tracing::warn!(id, attempt, took_ms, error = format!("{error:#}"), "failed"),
     }
 }
 
