@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
 
 const MARKER: &str = ".complete";
-const KEPT_PER_KIND: usize = 3;
+const KEPT_PER_KIND: usize = 2;
 
 /// A digest over parts, each length-prefixed, so that two different lists never give the same bytes.
 pub(crate) struct Digest(Sha256);
@@ -76,10 +76,6 @@ impl Cache {
         }
     }
 
-    pub(crate) fn directory(&self, name: &str) -> PathBuf {
-        self.root.join(name)
-    }
-
     /// Returns the entry's directory, after `build` filled it if it was not there.
     pub(crate) fn entry(
         &self,
@@ -115,7 +111,7 @@ fn remove_if_there(path: &Path) -> Result<()> {
 }
 
 /// Keeps the entries that were used last.
-pub(crate) fn prune(home: &Path, keep: &Path) -> Result<()> {
+fn prune(home: &Path, keep: &Path) -> Result<()> {
     let mut entries: Vec<(SystemTime, PathBuf)> = Vec::new();
     for item in fs::read_dir(home).with_context(|| format!("unable to list {}", home.display()))? {
         let path = item.context("unable to list the cache")?.path();

@@ -215,6 +215,17 @@ impl Cluster {
         self.layout.state().exists() && network::exists(&self.layout)
     }
 
+    /// Fails with the way out unless the cluster answers.
+    pub(crate) fn expect_up(&self, parts: &Parts) -> Result<()> {
+        let ready = self.exists() && self.node_is_ready(parts).is_ok();
+        anyhow::ensure!(
+            ready,
+            "the cluster {} is not up; `cargo xtask cluster up` starts it",
+            self.layout.name()
+        );
+        Ok(())
+    }
+
     /// One line per process, then what Kubernetes says of itself. The second value tells whether all is well.
     pub(crate) fn status(&self, parts: &Parts) -> (String, bool) {
         if !self.exists() {

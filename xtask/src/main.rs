@@ -2,13 +2,19 @@
 //!
 //! Everything a run needs beyond cargo, root and a Debian is set up here, with its progress shown.
 
+mod build;
 mod cache;
+mod check;
 mod cluster;
 mod daemon;
+mod demo;
 mod environment;
+mod image;
 mod process;
 mod progress;
 mod setup;
+mod target;
+mod test;
 mod workspace;
 
 use std::io::Write as _;
@@ -33,6 +39,18 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Run every test, setting up all they need; or only the named files of tests/tests/
+    Test(test::Arguments),
+    /// Formatting, lints, licences, documentation, generated files, and the rules of this workspace
+    Check,
+    /// Build the programs' images and load them into the cluster, which must be up
+    Image {
+        /// Optimised, as in a release
+        #[arg(long)]
+        release: bool,
+    },
+    /// A queue worker from 0 to many pods and back, on the real cluster
+    Demo,
     /// The real Kubernetes on this machine
     #[command(subcommand)]
     Cluster(ClusterTask),
@@ -65,12 +83,35 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<ExitCode> {
-    let workspace = Workspace::find()?;
+    process::watch_for_interruption()?;
+    let mut workspace = Workspace::find()?;
     let cache = Cache::open()?;
     let cluster = Cluster::named(&arguments.cluster_name)?;
-    match arguments.command {
-        Task::Cluster(task) => cluster_task(task, &workspace, &cache, &cluster),
+    if let Task::Cluster(task) = arguments.command {
+        return cluster_task(task, &workspace, &cache, &cluster);
     }
+    let _target = target::share(&mut workspace, &cache)?;
+    let is_clean = match arguments.command {
+        Task::Cluster(_) => true,
+        Task::Test(arguments) => test::test(&workspace, &cache, &cluster, &arguments)?,
+        Task::Check => check::check(&workspace, &cache)?,
+        Task::Image { release } => {
+            let parts = setup::cluster_parts(&workspace, &cache)?;
+            cluster.expect_up(&parts)?;
+            let built = build::build(&workspace, build::profile(release), build::Tests::None)?;
+            image::load(&workspace, &cache, &cluster, &built)?;
+            true
+        }
+        Task::Demo => {
+            demo::demo(&workspace, &cache, &cluster)?;
+            true
+        }
+    };
+    Ok(if is_clean {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn cluster_task(

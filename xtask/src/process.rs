@@ -3,15 +3,48 @@
 use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag::{register, register_conditional_default};
 
 /// For commands that only touch this machine.
 pub(crate) const SHORT: Duration = Duration::from_secs(60);
 /// For downloads and compilers.
 pub(crate) const LONG: Duration = Duration::from_secs(45 * 60);
+
+static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
+/// From now on Ctrl-C (or a termination) ends the child processes and lets this one tidy up. A second one ends this
+/// one as well.
+pub(crate) fn watch_for_interruption() -> Result<()> {
+    let flag = INTERRUPTED.get_or_init(Arc::default);
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        // The order matters: the first signal finds the flag down, sets it, and leaves the default to the second.
+        register_conditional_default(signal, Arc::clone(flag)).context("unable to watch for signals")?;
+        register(signal, Arc::clone(flag)).context("unable to watch for signals")?;
+    }
+    Ok(())
+}
+
+/// Fails once the run was interrupted.
+pub(crate) fn check_interruption() -> Result<()> {
+    match INTERRUPTED.get().is_some_and(|flag| flag.load(Ordering::Relaxed)) {
+        true => bail!("interrupted"),
+        false => Ok(()),
+    }
+}
+
+/// Lets child processes run again, for tidying up.
+pub(crate) fn forget_interruption() {
+    if let Some(flag) = INTERRUPTED.get() {
+        flag.store(false, Ordering::Relaxed);
+    }
+}
 
 const STDERR_SHOWN: usize = 2_000;
 
@@ -85,9 +118,11 @@ pub(crate) fn wait(child: &mut Child, limit: Duration) -> Result<ExitStatus> {
         if let Some(status) = child.try_wait().context("unable to wait for the child process")? {
             return Ok(status);
         }
-        if Instant::now() >= deadline {
+        let interruption = check_interruption();
+        if interruption.is_err() || Instant::now() >= deadline {
             let killed = child.kill().and_then(|()| child.wait());
-            killed.context("unable to kill the child process that outlived its limit")?;
+            killed.context("unable to kill the child process that has to end")?;
+            interruption?;
             bail!("stopped after its limit of {} s", limit.as_secs());
         }
         nap(pause);
@@ -104,6 +139,7 @@ pub(crate) fn wait_until<T>(
 ) -> Result<T> {
     let deadline = Instant::now() + limit;
     loop {
+        check_interruption()?;
         match probe()? {
             Ok(value) => return Ok(value),
             Err(error) if Instant::now() >= deadline => {

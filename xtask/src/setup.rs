@@ -21,8 +21,6 @@ pub(crate) struct Parts {
     pub(crate) helm: PathBuf,
     /// Image archives with their names.
     pub(crate) images: Vec<(String, PathBuf)>,
-    /// Digest of all of it.
-    pub(crate) digest: String,
 }
 
 /// Whether this process may make network namespaces, mounts and cgroups.
@@ -40,10 +38,6 @@ pub(crate) fn cluster_parts(workspace: &Workspace, cache: &Cache) -> Result<Part
     let tools = python::kubectl_and_helm(workspace, cache)?;
     let pause = images::pause(workspace, cache)?;
     let coredns = images::coredns(workspace, cache)?;
-    let mut digest = crate::cache::Digest::new();
-    for part in [&control_plane, &tools, &pause, &coredns] {
-        digest.add(part.as_os_str().as_encoded_bytes());
-    }
     Ok(Parts {
         control_plane,
         kubectl: tools.join("kubectl"),
@@ -52,7 +46,6 @@ pub(crate) fn cluster_parts(workspace: &Workspace, cache: &Cache) -> Result<Part
             (images::PAUSE.to_owned(), pause.join("image.tar")),
             (images::COREDNS.to_owned(), coredns.join("image.tar")),
         ],
-        digest: digest.finish(),
     })
 }
 
