@@ -1,1 +1,29 @@
-//! placeholder
+//! How Dormouse talks to a Kubernetes API server.
+//!
+//! ```text
+//! client ── Cluster ──┬── calls::Calls      every unary call: a permit, a deadline, a class of failure
+//!                     ├── watch::Watch ──> watch::Watched (store) ──> queue::Queue ──> reconcile
+//!                     ├── discovery         (apiVersion, kind) ──> resource
+//!                     └── lease             who may write, over a connection of its own
+//! ```
+//!
+//! Every wait on the network ends: connecting after 3 s, a call after 5 s, a silent watch within a minute, a dead peer after
+//! 6 s without an acknowledgement.
+
+pub mod calls;
+pub mod client;
+pub mod discovery;
+pub mod key;
+pub mod lease;
+pub mod namespaces;
+pub mod queue;
+pub mod slim;
+pub mod watch;
+
+pub use calls::{CallError, Calls, Priority};
+pub use client::Cluster;
+pub use key::ObjectKey;
+pub use lease::{LeaderState, Leadership};
+pub use namespaces::Namespaces;
+pub use queue::{Action, Queue};
+pub use watch::{Change, Watch, Watched};

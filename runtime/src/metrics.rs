@@ -10,7 +10,6 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-pub use prometheus_client;
 use prometheus_client::{encoding::text, registry::Registry};
 
 /// A text format a scraper can ask for.

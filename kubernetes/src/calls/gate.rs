@@ -1,0 +1,115 @@
+//! Permits for calls, with a share kept for wakes and wakes first in line.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::oneshot;
+
+use super::Priority;
+
+/// Hands out a bounded number of permits. A semaphore cannot let one kind of waiter overtake another.
+#[derive(Debug)]
+pub(super) struct Gate {
+    total: usize,
+    kept: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    wakes: usize,
+    normal: usize,
+    waiting_wakes: VecDeque<oneshot::Sender<Permit>>,
+    waiting_normal: VecDeque<oneshot::Sender<Permit>>,
+}
+
+/// The right to make one call; dropping it passes it on.
+#[derive(Debug)]
+pub(super) struct Permit {
+    gate: Arc<Gate>,
+    priority: Priority,
+}
+
+impl Gate {
+    pub(super) fn new(total: usize, kept: usize) -> Arc<Self> {
+        Arc::new(Self {
+            total,
+            kept,
+            state: Mutex::default(),
+        })
+    }
+
+    pub(super) async fn acquire(gate: &Arc<Self>, priority: Priority) -> Permit {
+        let (sender, receiver) = oneshot::channel();
+        {
+            let mut state = gate.lock();
+            match priority {
+                Priority::Wake => state.waiting_wakes.push_back(sender),
+                Priority::Normal => state.waiting_normal.push_back(sender),
+            }
+        }
+        Self::hand_out(gate);
+        receiver
+            .await
+            .expect("the gate is held by this call and drops no waiter without a permit")
+    }
+
+    /// Gives free permits to those who wait. The permit itself travels: a waiter that is gone drops it, and it is free again.
+    fn hand_out(gate: &Arc<Self>) {
+        loop {
+            let (sender, priority) = {
+                let mut state = gate.lock();
+                let Some(next) = state.next(gate.total, gate.kept) else {
+                    return;
+                };
+                next
+            };
+            let _ = sender.send(Permit {
+                gate: gate.clone(),
+                priority,
+            });
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn next(&mut self, total: usize, kept: usize) -> Option<(oneshot::Sender<Permit>, Priority)> {
+        self.waiting_wakes.retain(|sender| !sender.is_closed());
+        if self.wakes + self.normal >= total {
+            return None;
+        }
+        if let Some(sender) = self.waiting_wakes.pop_front() {
+            self.wakes += 1;
+            return Some((sender, Priority::Wake));
+        }
+        if self.normal >= total - kept {
+            return None;
+        }
+        while let Some(sender) = self.waiting_normal.pop_front() {
+            if !sender.is_closed() {
+                self.normal += 1;
+                return Some((sender, Priority::Normal));
+            }
+        }
+        None
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        {
+            let mut state = self.gate.lock();
+            match self.priority {
+                Priority::Wake => state.wakes -= 1,
+                Priority::Normal => state.normal -= 1,
+            }
+        }
+        Gate::hand_out(&self.gate);
+    }
+}

@@ -1,0 +1,258 @@
+//! Watches: an always current copy of the objects of one kind, which no bad object and no bad network can stop.
+//!
+//! ```text
+//! API server ──events──> follow (one per namespace) ──> store ──> on_change(key, change)
+//!                          │ └─ an object that does not decode: on_undecodable, the others go on
+//!                          └─ failures: log, back off to at most 3 s, resume or list anew
+//! ```
+//!
+//! A change is told after the store shows it. What changed or vanished while the watch was broken is told after the next
+//! list, so whoever reacts to every change misses none; several changes of one object may be told as one.
+
+mod follow;
+mod guard;
+mod store;
+
+use std::{fmt::Debug, future::Future, sync::Arc};
+
+use futures::future::join_all;
+use k8s_openapi::NamespaceResourceScope;
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+
+use crate::{key::ObjectKey, namespaces::Namespaces};
+use follow::Follower;
+use guard::Guard;
+use store::Store;
+
+/// What happened to an object.
+#[derive(Debug, Clone)]
+pub enum Change<K> {
+    /// It is new or changed; this is its present form.
+    Applied(Arc<K>),
+    /// It is gone; this is the form last seen.
+    Deleted(Arc<K>),
+}
+
+impl<K> Change<K> {
+    /// The object, in the form last seen.
+    pub fn object(&self) -> &Arc<K> {
+        match self {
+            Self::Applied(object) | Self::Deleted(object) => object,
+        }
+    }
+}
+
+/// An object the API server has and Dormouse cannot read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Undecodable {
+    /// Its kind.
+    pub kind: String,
+    /// Its name.
+    pub key: ObjectKey,
+    /// Its uid, for Events.
+    pub uid: String,
+    /// What is wrong with it.
+    pub error: String,
+}
+
+type OnChange<K> = Box<dyn Fn(&ObjectKey, &Change<K>) + Send + Sync>;
+type OnUndecodable = Box<dyn Fn(&Undecodable) + Send + Sync>;
+
+/// A watch to be started.
+///
+/// `K` may be a full type, one that keeps only the fields that are read, or `PartialObjectMeta<T>`, for which only metadata
+/// is transferred.
+pub struct Watch<K> {
+    scopes: Vec<(Option<String>, Api<Guard<K>>)>,
+    labels: Option<String>,
+    fields: Option<String>,
+    reactions: Reactions<K>,
+}
+
+struct Reactions<K> {
+    kind: String,
+    on_change: Vec<OnChange<K>>,
+    on_undecodable: Vec<OnUndecodable>,
+}
+
+impl<K> Reactions<K> {
+    fn changed(&self, key: &ObjectKey, change: &Change<K>) {
+        for react in &self.on_change {
+            react(key, change);
+        }
+    }
+}
+
+/// What can be watched.
+pub trait Watchable:
+    Resource<DynamicType: Default> + Clone + DeserializeOwned + Debug + Send + Sync + 'static
+{
+}
+
+impl<K> Watchable for K where
+    K: Resource<DynamicType: Default> + Clone + DeserializeOwned + Debug + Send + Sync + 'static
+{
+}
+
+impl<K: Watchable> Watch<K> {
+    /// Watches the whole cluster.
+    #[must_use]
+    pub fn all(client: &Client) -> Self {
+        Self::over(vec![(None, Api::all(client.clone()))])
+    }
+
+    /// Watches the namespaces in scope, each over a watch of its own.
+    #[must_use]
+    pub fn within(client: &Client, namespaces: &Namespaces) -> Self
+    where
+        K: Resource<Scope = NamespaceResourceScope>,
+    {
+        match namespaces {
+            Namespaces::All => Self::all(client),
+            Namespaces::These(names) => Self::over(
+                names
+                    .iter()
+                    .map(|name| (Some(name.clone()), Api::namespaced(client.clone(), name)))
+                    .collect(),
+            ),
+        }
+    }
+
+    fn over(scopes: Vec<(Option<String>, Api<Guard<K>>)>) -> Self {
+        let kind = K::kind(&K::DynamicType::default()).into_owned();
+        let reactions = Reactions {
+            kind,
+            on_change: Vec::new(),
+            on_undecodable: Vec::new(),
+        };
+        Self {
+            scopes,
+            labels: None,
+            fields: None,
+            reactions,
+        }
+    }
+
+    /// Only objects that match this label selector; an empty one matches all.
+    #[must_use]
+    pub fn labels(mut self, selector: &str) -> Self {
+        self.labels = (!selector.is_empty()).then(|| selector.to_owned());
+        self
+    }
+
+    /// Only objects that match this field selector, such as `metadata.name=x`.
+    #[must_use]
+    pub fn fields(mut self, selector: &str) -> Self {
+        self.fields = (!selector.is_empty()).then(|| selector.to_owned());
+        self
+    }
+
+    /// Calls `react` for every change, from the watch's own task: it must be quick. `|key, _| queue.add(key.clone())` is the
+    /// usual one.
+    #[must_use]
+    pub fn on_change(mut self, react: impl Fn(&ObjectKey, &Change<K>) + Send + Sync + 'static) -> Self {
+        self.reactions.on_change.push(Box::new(react));
+        self
+    }
+
+    /// Calls `react` whenever an object is seen that does not decode. The form last decoded, if there is one, stays in the
+    /// store: not being able to read an object is no reason to forget it.
+    #[must_use]
+    pub fn on_undecodable(mut self, react: impl Fn(&Undecodable) + Send + Sync + 'static) -> Self {
+        self.reactions.on_undecodable.push(Box::new(react));
+        self
+    }
+
+    /// The store and the task that fills it. The task never returns: it is to be spawned as one the process cannot do
+    /// without, or dropped with what needed it.
+    #[must_use = "nothing is watched until the task runs"]
+    pub fn start(self) -> (Watched<K>, impl Future<Output = ()> + Send + 'static) {
+        let Self {
+            scopes,
+            labels,
+            fields,
+            reactions,
+        } = self;
+        let (pending, synced) = watch::channel(scopes.len());
+        let store = Arc::new(Store::default());
+        let (reactions, pending) = (Arc::new(reactions), Arc::new(pending));
+        let followers: Vec<_> = scopes
+            .into_iter()
+            .map(|(namespace, api)| Follower {
+                namespace,
+                api,
+                labels: labels.clone(),
+                fields: fields.clone(),
+                store: store.clone(),
+                reactions: reactions.clone(),
+                pending: pending.clone(),
+            })
+            .collect();
+        let task = async move {
+            join_all(followers.into_iter().map(Follower::run)).await;
+        };
+        (Watched { store, synced }, task)
+    }
+}
+
+/// The objects a watch has seen. Cheap to clone.
+#[derive(Debug)]
+pub struct Watched<K> {
+    store: Arc<Store<K>>,
+    synced: watch::Receiver<usize>,
+}
+
+impl<K> Clone for Watched<K> {
+    fn clone(&self) -> Self {
+        Self {
+            store: self.store.clone(),
+            synced: self.synced.clone(),
+        }
+    }
+}
+
+impl<K: Watchable> Watched<K> {
+    /// The object of that name.
+    #[must_use]
+    pub fn get(&self, key: &ObjectKey) -> Option<Arc<K>> {
+        self.store.get(key)
+    }
+
+    /// Every object, in no order.
+    #[must_use]
+    pub fn list(&self) -> Vec<Arc<K>> {
+        self.store.list()
+    }
+
+    /// How many objects there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.store.len()
+    }
+
+    /// Whether there is no object.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether the objects of every namespace in scope have been listed once. It stays true while a watch is broken: the
+    /// store then shows what was last known.
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        *self.synced.borrow() == 0
+    }
+
+    /// Waits until [`Self::is_synced`]. Pending for ever if the watch's task is gone before.
+    pub async fn synced(&self) {
+        let mut synced = self.synced.clone();
+        if synced.wait_for(|pending| *pending == 0).await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {}

@@ -1,0 +1,247 @@
+//! One watch of one namespace, kept going for ever.
+
+use std::{
+    collections::{HashMap, HashSet},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use dormouse_runtime::Backoff;
+use futures::StreamExt as _;
+use kube::{
+    Api, ResourceExt as _,
+    runtime::watcher::{self, Event},
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
+
+use super::{Change, Reactions, Undecodable, Watchable, guard::Guard, store::Store};
+use crate::{calls::CallError, key::ObjectKey};
+
+/// How long one watch request lasts, in seconds. The server then ends it and the next resumes where it stopped, at the price
+/// of one request; so a watch that is silent for longer, by five seconds of margin, is dead and is replaced.
+const WATCH_SECONDS: u32 = 50;
+const PAGE_SIZE: u32 = 500;
+const FIRST_DELAY: Duration = Duration::from_millis(100);
+const MAX_DELAY: Duration = Duration::from_secs(3);
+/// The least time between two log records about a watch that keeps failing.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+pub(super) struct Follower<K> {
+    pub(super) namespace: Option<String>,
+    pub(super) api: Api<Guard<K>>,
+    pub(super) labels: Option<String>,
+    pub(super) fields: Option<String>,
+    pub(super) store: Arc<Store<K>>,
+    pub(super) reactions: Arc<Reactions<K>>,
+    /// How many namespaces have not been listed yet.
+    pub(super) pending: Arc<watch::Sender<usize>>,
+}
+
+impl<K: Watchable> Follower<K> {
+    pub(super) async fn run(self) {
+        let mut strategy = watcher::InitialListStrategy::StreamingList;
+        let mut backoff = Backoff::new(FIRST_DELAY, MAX_DELAY);
+        let mut outage = None;
+        let mut listing = Listing::default();
+        let mut synced = false;
+        loop {
+            let config = watcher::Config {
+                label_selector: self.labels.clone(),
+                field_selector: self.fields.clone(),
+                timeout: Some(WATCH_SECONDS),
+                page_size: Some(PAGE_SIZE),
+                initial_list_strategy: strategy.clone(),
+                ..watcher::Config::default()
+            };
+            let mut events = pin!(watcher::watcher(self.api.clone(), config));
+            let failure = loop {
+                match events.next().await {
+                    Some(Ok(event)) => {
+                        // `Init` is only the announcement of an attempt.
+                        if !matches!(event, Event::Init) {
+                            backoff.reset();
+                            self.recovered(&mut outage);
+                        }
+                        let listed = self.take(event, &mut listing);
+                        if listed && !synced {
+                            synced = true;
+                            self.pending.send_modify(|pending| *pending -= 1);
+                        }
+                    }
+                    Some(Err(error)) => {
+                        let failure = Failure::of(&error);
+                        self.failed(&mut outage, &failure.error);
+                        if failure.start_over {
+                            break Some(failure);
+                        }
+                        sleep(backoff.next_delay()).await;
+                    }
+                    None => break None,
+                }
+            };
+            if failure.is_some_and(|failure| failure.refused)
+                && strategy == watcher::InitialListStrategy::StreamingList
+            {
+                strategy = watcher::InitialListStrategy::ListWatch;
+            } else {
+                sleep(backoff.next_delay()).await;
+            }
+        }
+    }
+
+    /// Brings the store up to date and tells the change. Whether this completed a list.
+    fn take(&self, event: Event<Guard<K>>, listing: &mut Listing<K>) -> bool {
+        match event {
+            Event::Init => *listing = Listing::default(),
+            Event::InitApply(object) => match self.decode(object) {
+                (key, Some(object)) => {
+                    listing.objects.insert(key, Arc::new(object));
+                }
+                (key, None) => {
+                    listing.unreadable.insert(key);
+                }
+            },
+            Event::InitDone => {
+                let Listing { objects, unreadable } = std::mem::take(listing);
+                for (key, change) in self
+                    .store
+                    .replace(self.namespace.as_deref(), objects, &unreadable)
+                {
+                    self.reactions.changed(&key, &change);
+                }
+                return true;
+            }
+            Event::Apply(object) => {
+                if let (key, Some(object)) = self.decode(object) {
+                    let object = Arc::new(object);
+                    self.store.insert(key.clone(), object.clone());
+                    self.reactions.changed(&key, &Change::Applied(object));
+                }
+            }
+            Event::Delete(object) => {
+                let key = ObjectKey::of(&object);
+                let known = self.store.remove(&key);
+                if let Some(last) = object.into_result().ok().map(Arc::new).or(known) {
+                    self.reactions.changed(&key, &Change::Deleted(last));
+                }
+            }
+        }
+        false
+    }
+
+    fn decode(&self, object: Guard<K>) -> (ObjectKey, Option<K>) {
+        let key = ObjectKey::of(&object);
+        let uid = object.uid().unwrap_or_default();
+        match object.into_result() {
+            Ok(object) => (key, Some(object)),
+            Err(invalid) => {
+                let undecodable = Undecodable {
+                    kind: self.reactions.kind.clone(),
+                    key: key.clone(),
+                    uid,
+                    error: invalid.error,
+                };
+                tracing::warn!(
+                    kind = undecodable.kind,
+                    object = %undecodable.key,
+                    error = undecodable.error,
+                    "an object cannot be read and is left alone"
+                );
+                for react in &self.reactions.on_undecodable {
+                    react(&undecodable);
+                }
+                (key, None)
+            }
+        }
+    }
+
+    fn failed(&self, outage: &mut Option<Outage>, error: &CallError) {
+        let now = Instant::now();
+        let outage = outage.get_or_insert(Outage {
+            since: now,
+            logged: None,
+        });
+        if outage.logged.is_none_or(|logged| now - logged >= LOG_INTERVAL) {
+            outage.logged = Some(now);
+            let namespace = self.namespace.as_deref().unwrap_or("all");
+            let lasting = now - outage.since;
+            tracing::warn!(kind = self.reactions.kind, namespace, %error, ?lasting, "a watch is broken, trying again");
+        }
+    }
+
+    fn recovered(&self, outage: &mut Option<Outage>) {
+        if let Some(outage) = outage.take() {
+            let namespace = self.namespace.as_deref().unwrap_or("all");
+            let lasted = outage.since.elapsed();
+            tracing::info!(
+                kind = self.reactions.kind,
+                namespace,
+                ?lasted,
+                "a watch works again"
+            );
+        }
+    }
+}
+
+struct Listing<K> {
+    objects: HashMap<ObjectKey, Arc<K>>,
+    unreadable: HashSet<ObjectKey>,
+}
+
+impl<K> Default for Listing<K> {
+    fn default() -> Self {
+        Self {
+            objects: HashMap::new(),
+            unreadable: HashSet::new(),
+        }
+    }
+}
+
+struct Outage {
+    since: Instant,
+    logged: Option<Instant>,
+}
+
+struct Failure {
+    error: CallError,
+    /// The server does not know this kind of request.
+    refused: bool,
+    /// The watch cannot be resumed.
+    start_over: bool,
+}
+
+impl Failure {
+    fn of(error: &watcher::Error) -> Self {
+        const CALL: &str = "watch";
+        let (error, code) = match error {
+            watcher::Error::WatchError(status) => (CallError::from_status(CALL, status), status.code),
+            watcher::Error::InitialListFailed(error)
+            | watcher::Error::WatchStartFailed(error)
+            | watcher::Error::WatchFailed(error) => {
+                let code = if let kube::Error::Api(status) = error {
+                    status.code
+                } else {
+                    0
+                };
+                (CallError::classify(CALL, error), code)
+            }
+            watcher::Error::NoResourceVersion => (
+                CallError::Other {
+                    call: CALL,
+                    message: "an object has no resourceVersion".into(),
+                },
+                0,
+            ),
+        };
+        let refused = matches!(error, CallError::Invalid { .. });
+        Self {
+            error,
+            refused,
+            start_over: refused || code == 410,
+        }
+    }
+}
