@@ -47,13 +47,21 @@ fn faults_of(file: &Path, text: &str) -> Vec<String> {
         }
     }
     for (line, content) in numbered(text) {
-        if let Some(path) = MACHINE_PATHS.iter().find(|path| content.contains(*path)) {
+        if let Some(path) = MACHINE_PATHS.iter().find(|path| starts_in(content, path)) {
             faults.push(format!(
                 "{name}:{line} names {path}, which exists only on somebody's machine"
             ));
         }
     }
     faults
+}
+
+/// Whether an absolute path begins with `path` somewhere in the line; further down in another path it may occur.
+fn starts_in(line: &str, path: &str) -> bool {
+    line.match_indices(path).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        before.is_none_or(|c| !c.is_alphanumeric() && !"._-}~*".contains(c))
+    })
 }
 
 fn numbered(text: &str) -> impl Iterator<Item = (usize, &str)> {
