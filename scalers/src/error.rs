@@ -70,6 +70,9 @@ impl ReadError {
     /// An error of `kind` that says `message`.
     #[must_use]
     pub fn new(kind: ReadErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self {
+            kind,
+            message: message.into(),
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! A scaler only says what it saw. Deadlines, retries, thresholds, failure counts, metric names and logging belong to the
 //! framework around it (here and in the engine), so that no two scalers can differ in them.
 
+mod aws;
 pub mod clients;
 pub mod connect;
 pub mod error;
@@ -13,9 +14,15 @@ pub mod sensitive;
 
 mod aws_sqs_queue;
 mod cron;
+mod http_auth;
+mod http_read;
 mod metrics_api;
+#[cfg(test)]
+mod testing;
 
-pub use connect::{AuthParams, Connect, PodIdentity, ServiceEndpoints, TriggerParams};
+pub use aws::AwsEnvironment;
+pub use clients::{Clients, ClientsConfig};
+pub use connect::{AuthParams, Connect, PodIdentity, ReadyEndpoint, ServiceEndpoints, TriggerParams};
 pub use error::{ConfigError, ReadError};
 pub use registry::{REGISTRY, connect};
 pub use scaler::{MetricSpec, Observed, Scaler, Target, Trigger};

@@ -56,7 +56,10 @@ pub enum Target {
 impl Target {
     /// The target as a number.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "targets are small; KEDA holds them as floats too")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "targets are small; KEDA holds them as floats too"
+    )]
     pub fn value(self) -> f64 {
         match self {
             Self::Whole(value) => value as f64,
@@ -78,7 +81,10 @@ impl Observed {
     /// The rule of nearly all scalers: active strictly above the activation threshold.
     #[must_use]
     pub fn above(value: f64, activation_threshold: f64) -> Self {
-        Self { value, active: value > activation_threshold }
+        Self {
+            value,
+            active: value > activation_threshold,
+        }
     }
 }
 

@@ -1,9 +1,14 @@
 //! Text that must never be printed.
 
+use std::borrow::Cow;
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
+
 /// A secret. It has no `Display`, and its `Debug` says only that it is one.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash, Deserialize)]
+#[serde(transparent)]
 pub struct Sensitive(String);
 
 impl Sensitive {
@@ -23,5 +28,19 @@ impl Sensitive {
 impl fmt::Debug for Sensitive {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("(sensitive)")
+    }
+}
+
+impl JsonSchema for Sensitive {
+    fn schema_name() -> Cow<'static, str> {
+        "Sensitive".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "x-sensitive": true })
+    }
+
+    fn inline_schema() -> bool {
+        true
     }
 }

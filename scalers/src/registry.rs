@@ -1,0 +1,147 @@
+//! Every trigger type, one line each.
+
+use std::sync::Arc;
+
+use crate::connect::{Connect, TriggerParams};
+use crate::error::ConfigError;
+use crate::metadata;
+use crate::scaler::{Scaler, Trigger};
+use crate::{aws_sqs_queue, cron, metrics_api};
+
+/// All trigger types, sorted by name.
+pub static REGISTRY: &[Registration] = &[
+    Registration::of::<aws_sqs_queue::AwsSqsQueue>(),
+    Registration::of::<cron::Cron>(),
+    Registration::of::<metrics_api::MetricsApi>(),
+];
+
+/// A trigger type and how it is built.
+pub struct Registration {
+    /// The `type` in a manifest.
+    pub trigger_type: &'static str,
+    /// KEDA's `scaler` label of a trigger without a name.
+    pub label: &'static str,
+    connect: fn(&Connect) -> Result<Arc<dyn Trigger>, ConfigError>,
+    unmatched: fn(&TriggerParams) -> Vec<String>,
+    page: fn(&str) -> String,
+}
+
+impl Registration {
+    const fn of<S: Scaler>() -> Self {
+        Self {
+            trigger_type: S::TYPE,
+            label: S::LABEL,
+            connect: |cx| {
+                Ok(Arc::new(S::connect(
+                    metadata::parse::<S::Metadata>(&cx.params)?,
+                    cx,
+                )?))
+            },
+            unmatched: metadata::unmatched::<S::Metadata>,
+            page: metadata::page::<S::Metadata>,
+        }
+    }
+}
+
+/// The registration of a trigger type.
+#[must_use]
+pub fn find(trigger_type: &str) -> Option<&'static Registration> {
+    let index = REGISTRY
+        .binary_search_by(|entry| entry.trigger_type.cmp(trigger_type))
+        .ok()?;
+    Some(&REGISTRY[index])
+}
+
+/// Builds the trigger that `cx` describes, without any I/O.
+///
+/// # Errors
+/// An unknown type, or everything that is wrong with its parameters.
+pub fn connect(cx: &Connect) -> Result<Arc<dyn Trigger>, ConfigError> {
+    let trigger_type = &cx.params.trigger_type;
+    let entry = find(trigger_type).ok_or_else(|| ConfigError::UnknownType(trigger_type.clone()))?;
+    (entry.connect)(cx)
+}
+
+/// Keys of the metadata that the trigger's type does not know; empty for an unknown type.
+#[must_use]
+pub fn unmatched(params: &TriggerParams) -> Vec<String> {
+    find(&params.trigger_type)
+        .map(|entry| (entry.unmatched)(params))
+        .unwrap_or_default()
+}
+
+/// The manual pages: file name and Markdown, one per trigger type.
+#[must_use]
+pub fn manual() -> Vec<(String, String)> {
+    REGISTRY
+        .iter()
+        .map(|entry| {
+            (
+                format!("{}.md", entry.trigger_type),
+                (entry.page)(entry.trigger_type),
+            )
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Files of the crate that hold no trigger type.
+    const FRAMEWORK: &[&str] = &[
+        "aws",
+        "clients",
+        "connect",
+        "error",
+        "http_auth",
+        "http_read",
+        "lib",
+        "metadata",
+        "registry",
+        "scaler",
+        "sensitive",
+        "testing",
+    ];
+
+    #[test]
+    fn types_are_sorted_and_unique() {
+        assert!(REGISTRY.is_sorted_by(|a, b| a.trigger_type < b.trigger_type));
+        let mut labels: Vec<_> = REGISTRY.iter().map(|entry| entry.label).collect();
+        labels.sort_unstable();
+        labels.dedup();
+        assert_eq!(labels, ["awsSqsQueueScaler", "cronScaler", "metricsAPIScaler"]);
+    }
+
+    #[test]
+    fn every_scaler_file_is_listed() {
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+        let mut files: Vec<String> = std::fs::read_dir(source)
+            .unwrap()
+            .filter_map(|entry| {
+                entry
+                    .unwrap()
+                    .file_name()
+                    .to_str()?
+                    .strip_suffix(".rs")
+                    .map(str::to_owned)
+            })
+            .filter(|name| !FRAMEWORK.contains(&name.as_str()))
+            .map(|name| name.replace('_', "-"))
+            .collect();
+        files.sort();
+        let types: Vec<_> = REGISTRY.iter().map(|entry| entry.trigger_type).collect();
+        assert_eq!(files, types);
+    }
+
+    #[test]
+    fn each_page_shows_an_example_and_explains_each_parameter() {
+        for (file, page) in manual() {
+            assert!(page.contains("```yaml\n"), "{file} has no example");
+            assert!(page.contains("etric name"), "{file} does not name its metric");
+            for row in page.lines().filter(|line| line.starts_with("| `")) {
+                assert!(!row.ends_with("|  |"), "{file}: {row}");
+            }
+        }
+    }
+}
