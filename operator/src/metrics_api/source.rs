@@ -95,6 +95,12 @@ pub enum MetricReadError {
         /// The age up to which it would have been served.
         limit: Duration,
     },
+    /// The leader's own reason, passed on by a replica that does not lead.
+    #[error("{message}")]
+    FromLeader {
+        /// The leader's sentence.
+        message: String,
+    },
     /// This replica does not lead, and the query was already passed on once.
     #[error("this replica is not the leader and holds no reading of metric {metric}")]
     NotLeader {
