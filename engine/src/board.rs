@@ -72,17 +72,17 @@ pub struct Served {
     pub fallback: bool,
 }
 
-/// Why a metric is not served. The sentences begin with KEDA's.
+/// Why a metric is not served.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MetricError {
     /// No such object, or none that could be built.
-    #[error("error when getting metric values error getting scalers ScaledObject.keda.sh \"{0}\" not found")]
+    #[error("ScaledObject {0:?} is not known")]
     UnknownObject(String),
     /// The object has no such metric.
-    #[error("error when getting metric values no matching metrics found for {0}")]
+    #[error("there is no metric {0:?}")]
     UnknownMetric(String),
     /// The last read failed, and no fallback holds yet.
-    #[error("error when getting metric values metric:{metric} encountered error: {failure}")]
+    #[error("metric {metric:?} cannot be read: {failure}")]
     Failing {
         /// The metric.
         metric: String,
@@ -90,17 +90,19 @@ pub enum MetricError {
         failure: ReadFailure,
     },
     /// There is a reading, but it is older than it may be.
-    #[error("error when getting metric values metric:{metric} encountered error: the last reading is {age_seconds} s old")]
+    #[error("the last reading of metric {metric:?} is {age:?} old, and only {limit:?} are accepted")]
     TooOld {
         /// The metric.
         metric: String,
         /// Its age.
-        age_seconds: u64,
+        age: Duration,
+        /// The age up to which it would have been served.
+        limit: Duration,
     },
     /// There is no reading yet.
-    #[error("error when getting metric values metric:{0} encountered error: no reading yet")]
+    #[error("metric {0:?} has not been read yet")]
     NotYet(String),
     /// The fallback of a `Value` target has no ready pods to be divided by.
-    #[error("error when getting metric values error performing fallback for {0}: no ready pods")]
+    #[error("metric {0:?} cannot be read, and its fallback has no ready pods to be divided by")]
     FallbackImpossible(String),
 }

@@ -191,11 +191,27 @@ impl Engine {
         looping.take().is_some()
     }
 
-    /// Stops an object's loop, but keeps serving its metrics from what was read: for an object that became invalid.
-    pub async fn stop(&self, key: &ObjectKey) -> bool {
-        let Some(entry) = self.entry(key) else { return false };
+    /// Stops all loops, and waits until none is in the middle of a write.
+    pub async fn stop_all(&self) {
+        let entries: Vec<_> =
+            self.shared.entries.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        for entry in entries {
+            drop(entry.looping.lock().await.take());
+        }
+    }
+
+    /// Stops an object's loop and takes its autoscaler away: it may no longer touch its target. What was read is still
+    /// served.
+    ///
+    /// # Errors
+    /// The autoscaler could not be removed.
+    pub async fn suspend(&self, key: &ObjectKey) -> Result<bool, PortError> {
+        let Some(entry) = self.entry(key) else { return Ok(false) };
         let stopped = entry.looping.lock().await.take().is_some();
-        stopped
+        if let Some(object) = entry.object().filter(|_| stopped && self.shared.leadership.is_leader()) {
+            within_deadline(object.ports.autoscaler.remove()).await?;
+        }
+        Ok(stopped)
     }
 
     /// The metric of an object, as the HPA asks for it: always from memory, but for `read_through` (see there).

@@ -271,7 +271,7 @@ impl Object {
             Ok(reading) if age <= max_age => {
                 Ok(Served { value: reading.value(), at: reading.at, fallback: false })
             }
-            Ok(_) => Err(MetricError::TooOld { metric: name(), age_seconds: age.as_secs() }),
+            Ok(_) => Err(MetricError::TooOld { metric: name(), age, limit: max_age }),
             Err(failure) => match self.policy.fallback.filter(|fallback| fallback.holds(latest.failures)) {
                 Some(fallback) => {
                     let ready = match policy.target.kind {

@@ -98,7 +98,7 @@ fn behavior(object: &ScaledObject, pause: Pause) -> Option<HorizontalPodAutoscal
 }
 
 fn external(metric: &AutoscalerMetric, scaled_object: &str) -> MetricSpec {
-    let quantity = Quantity(target_quantity(metric.target).to_string());
+    let quantity = Quantity(target_quantity(metric.target));
     let (kind, average_value, value) = match metric.kind {
         TargetKind::AverageValue => ("AverageValue", Some(quantity), None),
         TargetKind::Value => ("Value", None, Some(quantity)),
@@ -119,12 +119,13 @@ fn external(metric: &AutoscalerMetric, scaled_object: &str) -> MetricSpec {
     }
 }
 
-/// Whole targets as they are, others with three decimals.
-fn target_quantity(target: Target) -> dormouse_core::Quantity {
-    match target {
-        Target::Whole(value) => dormouse_core::Quantity::from(value),
-        Target::Decimal(value) => dormouse_core::Quantity::from_f64_milli((value * 1000.0).round() / 1000.0),
-    }
+/// Whole targets as they are, others with three decimals, both as the API server writes them.
+fn target_quantity(target: Target) -> String {
+    let text = match target {
+        Target::Whole(value) => value.to_string(),
+        Target::Decimal(value) => format!("{value:.3}"),
+    };
+    dormouse_core::Quantity::parse(&text).map_or(text, |quantity| quantity.to_string())
 }
 
 /// Whether `live` lacks anything of `desired`: bounds, target, metrics, behavior, our label and annotation values, or the

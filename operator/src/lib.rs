@@ -1,3 +1,35 @@
 //! The operator: Dormouse on Kubernetes.
+//!
+//! ```text
+//! watches ──> queues ──> reconcile ──> engine.apply ──> loops ──> journal ──> status, Events, metrics
+//!                                        │
+//! HPA controller ──> metrics API ────────┘ (readings, from memory)
+//! ```
 
+pub mod args;
+pub mod authentications;
+pub mod autoscaler;
+pub mod certificates;
+pub mod changes;
+pub mod conflicts;
+pub mod context;
+pub mod endpoints;
+pub mod events;
+pub mod finalize;
 pub mod hpa;
+pub mod journal;
+pub mod leadership;
+pub mod metric_source;
+pub mod metrics;
+pub mod metrics_api;
+pub mod objects;
+pub mod peers;
+pub mod reconcile;
+pub mod run;
+pub mod status;
+pub mod status_book;
+pub mod target;
+pub mod undecodable;
+
+pub use args::OperatorArgs;
+pub use run::run;

@@ -1,0 +1,82 @@
+//! Which changes of a watched object are worth another look. The operator's own status writes come back through the watch
+//! and must not wake it.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Mutex, PoisonError};
+
+use dormouse_api::ScaledObject;
+use dormouse_kubernetes::ObjectKey;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+/// Remembers what each object looked like when it was last looked at.
+#[derive(Debug, Default)]
+pub struct Seen(Mutex<HashMap<ObjectKey, u64>>);
+
+impl Seen {
+    /// Whether an object that now has this fingerprint is new or has changed.
+    pub fn is_news(&self, key: &ObjectKey, fingerprint: u64) -> bool {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.insert(key.clone(), fingerprint) != Some(fingerprint)
+    }
+
+    /// The object is gone.
+    pub fn forget(&self, key: &ObjectKey) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+}
+
+/// Everything of a ScaledObject but its status.
+#[must_use]
+pub fn of_scaled_object(object: &ScaledObject) -> u64 {
+    of_generation_and_metadata(&object.metadata)
+}
+
+/// Everything of an HPA that the operator sets.
+#[must_use]
+pub fn of_hpa(hpa: &HorizontalPodAutoscaler) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    of_metadata(&hpa.metadata, &mut hasher);
+    serde_json::to_string(&hpa.spec).unwrap_or_default().hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The metadata of an authentication, with its generation.
+#[must_use]
+pub fn of_generation_and_metadata(metadata: &ObjectMeta) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    metadata.generation.hash(&mut hasher);
+    of_metadata(metadata, &mut hasher);
+    hasher.finish()
+}
+
+fn of_metadata(metadata: &ObjectMeta, hasher: &mut DefaultHasher) {
+    metadata.uid.hash(hasher);
+    metadata.labels.hash(hasher);
+    metadata.annotations.hash(hasher);
+    metadata.finalizers.hash(hasher);
+    metadata.deletion_timestamp.is_some().hash(hasher);
+}
+
+#[cfg(test)]
+mod tests {
+    use dormouse_api::ScaledObjectSpec;
+
+    use super::*;
+
+    #[test]
+    fn a_status_is_no_news_but_an_annotation_is() {
+        let seen = Seen::default();
+        let key = ObjectKey::new("shop", "orders");
+        let mut object = ScaledObject::new("orders", ScaledObjectSpec::default());
+        assert!(seen.is_news(&key, of_scaled_object(&object)));
+        object.status = Some(Default::default());
+        object.metadata.resource_version = Some("2".into());
+        assert!(!seen.is_news(&key, of_scaled_object(&object)));
+        object.metadata.annotations = Some([("autoscaling.keda.sh/paused".to_owned(), "true".to_owned())].into());
+        assert!(seen.is_news(&key, of_scaled_object(&object)));
+        seen.forget(&key);
+        assert!(seen.is_news(&key, of_scaled_object(&object)));
+    }
+}

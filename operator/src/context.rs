@@ -1,0 +1,67 @@
+//! What a reconcile may touch.
+
+use std::sync::Arc;
+
+use dormouse_api::{ClusterTriggerAuthentication, ScaledObject, TriggerAuthentication};
+use dormouse_engine::{Engine, Leadership};
+use dormouse_kubernetes::discovery::Discovery;
+use dormouse_kubernetes::{Calls, Watched};
+use dormouse_translate::parameters::ResolverSettings;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use kube::Client;
+
+use crate::events::Events;
+use crate::metrics::OperatorMetrics;
+use crate::status_book::StatusBook;
+
+/// Everything the operator's parts share.
+pub struct Context {
+    /// Client of the API server.
+    pub client: Client,
+    /// Its bounded calls.
+    pub calls: Calls,
+    /// Kinds and their resources.
+    pub discovery: Discovery,
+    /// The running objects.
+    pub engine: Engine,
+    /// Who may write.
+    pub leadership: Arc<dyn Leadership>,
+    /// Statuses.
+    pub status: StatusBook,
+    /// Events.
+    pub events: Events,
+    /// Prometheus metrics.
+    pub metrics: Arc<OperatorMetrics>,
+    /// What the watches show.
+    pub stores: Stores,
+    /// How references are resolved.
+    pub resolver: ResolverSettings,
+}
+
+/// What the watches show.
+#[derive(Clone)]
+pub struct Stores {
+    /// ScaledObjects.
+    pub scaled_objects: Watched<ScaledObject>,
+    /// HPAs of the watched namespaces.
+    pub hpas: Watched<HorizontalPodAutoscaler>,
+    /// TriggerAuthentications.
+    pub trigger_authentications: Watched<TriggerAuthentication>,
+    /// ClusterTriggerAuthentications.
+    pub cluster_trigger_authentications: Watched<ClusterTriggerAuthentication>,
+}
+
+/// Version of this operator, as labels and metrics show it.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The key of an object in the watches' stores.
+#[must_use]
+pub fn watch_key(key: &dormouse_engine::ObjectKey) -> dormouse_kubernetes::ObjectKey {
+    dormouse_kubernetes::ObjectKey::new(key.namespace.as_str(), key.name.as_str())
+}
+
+/// The key of an object in the engine.
+#[must_use]
+pub fn engine_key(key: &dormouse_kubernetes::ObjectKey) -> dormouse_engine::ObjectKey {
+    dormouse_engine::ObjectKey::new(&*key.namespace, &*key.name)
+}

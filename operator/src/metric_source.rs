@@ -1,0 +1,82 @@
+//! Answers the metrics API: the leader from the engine's memory, a follower by asking the leader, and when that does not
+//! answer by reading for itself. So there is one truth, and the sources are not read more often for having more replicas.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dormouse_core::Quantity;
+use dormouse_engine::{Engine, Leadership, MetricError, ObjectKey};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use crate::leadership::Fence;
+use crate::metrics_api::{Caller, ExternalMetric, MetricQuery, MetricReadError, MetricSource};
+use crate::peers::{Leader, PeerAnswer};
+
+/// How long a follower waits for the leader.
+const LEADER_DEADLINE: Duration = Duration::from_secs(1);
+
+/// The metric source of an operator.
+pub struct EngineMetrics {
+    /// The running objects.
+    pub engine: Engine,
+    /// Who leads.
+    pub fence: Fence,
+    /// The way to the leader.
+    pub leader: Arc<Leader>,
+}
+
+impl EngineMetrics {
+    async fn answer(&self, query: MetricQuery<'_>) -> Result<ExternalMetric, MetricReadError> {
+        if self.fence.is_leader() {
+            return self.own(query, false).await;
+        }
+        if query.caller == Caller::Forwarded {
+            return Err(MetricReadError::NotLeader { metric: query.metric.to_owned() });
+        }
+        if let Some(address) = self.fence.other().and_then(|leader| leader.address) {
+            let asked = tokio::time::timeout(LEADER_DEADLINE, self.leader.ask(&address, query)).await;
+            match asked {
+                Ok(PeerAnswer::Metric(metric)) => return Ok(metric),
+                Ok(PeerAnswer::Refused(message)) => return Err(MetricReadError::FromLeader { message }),
+                Ok(PeerAnswer::Silent) | Err(_) => {}
+            }
+        }
+        self.own(query, true).await
+    }
+
+    async fn own(&self, query: MetricQuery<'_>, read_through: bool) -> Result<ExternalMetric, MetricReadError> {
+        let key = ObjectKey::new(query.namespace, query.scaled_object);
+        match self.engine.external_metric(&key, query.metric, read_through).await {
+            Ok(served) => {
+                Ok(ExternalMetric { value: Quantity::from_f64_milli(served.value), timestamp: served.at })
+            }
+            Err(error) => Err(read_error(error)),
+        }
+    }
+}
+
+fn read_error(error: MetricError) -> MetricReadError {
+    match error {
+        MetricError::UnknownObject(scaled_object) => MetricReadError::UnknownObject { scaled_object },
+        MetricError::UnknownMetric(metric) => MetricReadError::UnknownMetric { metric },
+        MetricError::Failing { metric, failure } => {
+            MetricReadError::Failing { metric, cause: failure.message }
+        }
+        MetricError::TooOld { metric, age, limit } => MetricReadError::TooOld { metric, age, limit },
+        MetricError::NotYet(metric) => MetricReadError::NotYetRead { metric },
+        MetricError::FallbackImpossible(metric) => MetricReadError::Failing {
+            metric,
+            cause: "error performing fallback: no ready pods to divide by".to_owned(),
+        },
+    }
+}
+
+impl MetricSource for EngineMetrics {
+    fn external_metric<'a>(
+        &'a self,
+        query: MetricQuery<'a>,
+    ) -> BoxFuture<'a, Result<ExternalMetric, MetricReadError>> {
+        self.answer(query).boxed()
+    }
+}

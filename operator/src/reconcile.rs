@@ -1,0 +1,391 @@
+//! One ScaledObject, from what the user wrote to what runs: check, set up, say so in the status.
+//!
+//! ```text
+//! finalizer + label ──> policy, triggers ──> who else wants the target ──> /scale ──> references ──> engine.apply ──> status
+//!        (1 write)                                                                    (HPA, 1 write)              (1 write)
+//! ```
+//!
+//! Nothing here waits for a source: reading triggers is the engine's. On a process that does not lead, scalers are connected
+//! and nothing is written.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dormouse_api::{GroupVersionKindResource, ScaledObject, ScaledObjectStatus, conditions, labels};
+use dormouse_core::ScalePolicy;
+use dormouse_engine::engine::Applied;
+use dormouse_engine::{ApplyError, ObjectKey, ObjectSpec, Ports, TriggerSpec};
+use dormouse_kubernetes::discovery::DiscoveryFailure;
+use dormouse_kubernetes::{CallError, Priority};
+use dormouse_translate::parameters::ResolveError;
+use dormouse_translate::triggers::{distinct_authentications, distinct_types};
+use dormouse_translate::{Refusal, Resolver, policy, triggers};
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Resource, ResourceExt};
+use serde_json::json;
+use tracing::{info, warn};
+
+use crate::autoscaler::HpaAutoscaler;
+use crate::conflicts::{in_the_way, target_type};
+use crate::context::{Context, VERSION, watch_key};
+use crate::objects::ClusterObjects;
+use crate::target::{ScaleTarget, replicas};
+use crate::{finalize, status};
+
+/// Why an object is not in order. `message` is for the Ready condition.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct CheckFailure {
+    /// KEDA's prefix for the failing step, and what is wrong.
+    pub message: String,
+    /// An Event beside the one that repeats `message`, where KEDA emits one: a trigger that cannot be built.
+    pub scaler: Option<String>,
+    /// Whether it may pass by itself: an API server that did not answer says nothing about the object.
+    pub transient: bool,
+}
+
+impl CheckFailure {
+    fn new(prefix: &str, cause: impl std::fmt::Display) -> Self {
+        Self { message: format!("{prefix}: {cause}"), scaler: None, transient: false }
+    }
+}
+
+impl From<Refusal> for CheckFailure {
+    fn from(refusal: Refusal) -> Self {
+        Self { message: refusal.message, scaler: None, transient: false }
+    }
+}
+
+/// What a check found out on its way, for the status.
+#[derive(Default)]
+struct Found {
+    target: Option<GroupVersionKindResource>,
+    original_replicas: Option<u32>,
+    missing: Vec<String>,
+    applied: Option<Applied>,
+    policy: Option<ScalePolicy>,
+}
+
+/// Brings one object in order.
+///
+/// # Errors
+/// The object is not in order, or a call failed: try again, less and less often.
+pub async fn reconcile(cx: &Arc<Context>, key: &ObjectKey, resumed: bool) -> Result<(), CheckFailure> {
+    let Some(object) = cx.stores.scaled_objects.get(&watch_key(key)) else {
+        forget(cx, key).await;
+        return Ok(());
+    };
+    let leads = cx.leadership.is_leader();
+    if object.metadata.deletion_timestamp.is_some() {
+        return if leads { finalize::finalize(cx, key, &object).await } else { Ok(()) };
+    }
+    if leads {
+        mark(cx, &object).await.map_err(|error| CheckFailure {
+            message: error.to_string(),
+            scaler: None,
+            transient: true,
+        })?;
+        cx.status.open(key, object.status.as_ref().unwrap_or(&ScaledObjectStatus::default()));
+    }
+    let types: Vec<&str> = object.spec.triggers.iter().map(|trigger| trigger.type_.as_str()).collect();
+    cx.metrics.registered("scaled_object", &key.namespace, &key.name, &types);
+    let mut found = Found::default();
+    let checked = check(cx, key, &object, resumed, leads, &mut found).await;
+    if leads {
+        report(cx, key, &object, &found, checked.as_ref().err()).await;
+    }
+    checked
+}
+
+/// The object is gone: from the API server, or from what this operator watches.
+async fn forget(cx: &Context, key: &ObjectKey) {
+    cx.engine.remove(key).await;
+    cx.status.close(key);
+    cx.metrics.forget(key);
+    cx.metrics.unregister("scaled_object", &key.namespace, &key.name);
+}
+
+/// The finalizer and the label that HPAs select by, in one write.
+async fn mark(cx: &Context, object: &ScaledObject) -> Result<(), CallError> {
+    let name = object.name_any();
+    let has_finalizer = object.finalizers().iter().any(|finalizer| finalizer == labels::FINALIZER);
+    let has_label = object.labels().get(labels::SCALED_OBJECT_NAME) == Some(&name);
+    if has_finalizer && has_label {
+        return Ok(());
+    }
+    let mut finalizers = object.finalizers().to_vec();
+    if !has_finalizer {
+        finalizers.push(labels::FINALIZER.to_owned());
+    }
+    // The version makes a patch that was computed from an old list fail instead of dropping someone else's finalizer.
+    let patch = json!({"metadata": {
+        "resourceVersion": object.resource_version(),
+        "finalizers": finalizers,
+        "labels": {labels::SCALED_OBJECT_NAME: name},
+    }});
+    let api: Api<ScaledObject> =
+        Api::namespaced(cx.client.clone(), object.metadata.namespace.as_deref().unwrap_or_default());
+    let params = PatchParams::default();
+    let patch = Patch::Merge(&patch);
+    let call = api.patch_metadata(&name, &params, &patch);
+    cx.calls.unary(Priority::Normal, "mark a ScaledObject as watched over", call).await.map(drop)
+}
+
+async fn check(
+    cx: &Arc<Context>,
+    key: &ObjectKey,
+    object: &Arc<ScaledObject>,
+    resumed: bool,
+    leads: bool,
+    found: &mut Found,
+) -> Result<(), CheckFailure> {
+    let policy = policy(object)
+        .map_err(|refusal| CheckFailure::new("ScaledObject doesn't have a correct specification", refusal))?;
+    found.policy = Some(policy.clone());
+    let plans = triggers(object)
+        .map_err(|refusal| CheckFailure::new("ScaledObject doesn't have correct triggers specification", refusal))?;
+    let gvkr = resolve_target(cx, key, object).await?;
+    found.target = Some(gvkr.clone());
+    let others = cx.stores.scaled_objects.list();
+    if let Some(conflict) = in_the_way(object, &gvkr, &others, &cx.stores.hpas.list()) {
+        // Two owners of one target would fight over it for ever.
+        if let Err(error) = cx.engine.suspend(key).await {
+            warn!(object = %key, %error, "the HPA of an object that may not scale is still there");
+        }
+        return Err(CheckFailure { message: conflict, scaler: None, transient: false });
+    }
+    let target =
+        ScaleTarget::new(&cx.client, &cx.calls, &key.namespace, &object.spec.scale_target_ref.name, &gvkr);
+    if leads {
+        found.original_replicas = Some(check_scale(cx, key, object, &target).await?);
+    }
+    let objects = ClusterObjects {
+        client: &cx.client,
+        calls: &cx.calls,
+        trigger_authentications: &cx.stores.trigger_authentications,
+        cluster_trigger_authentications: &cx.stores.cluster_trigger_authentications,
+        target: &target,
+    };
+    let resolver = Resolver::new(&objects, object, &cx.resolver);
+    let mut specs = Vec::with_capacity(plans.len());
+    for plan in &plans {
+        let resolved = resolver.resolve(plan.trigger).await.map_err(|error| CheckFailure {
+            transient: matches!(error, ResolveError::Lookup(_)),
+            scaler: None,
+            message: format!("failed to ensure HPA is correctly created for ScaledObject: {error}"),
+        })?;
+        found.missing.extend(resolved.missing);
+        specs.push(TriggerSpec {
+            index: plan.index,
+            name: plan.trigger.name.clone().filter(|name| !name.is_empty()),
+            target_kind: plan.target_kind,
+            use_cached_metrics: plan.trigger.use_cached_metrics,
+            params: resolved.params,
+        });
+    }
+    let status = object.status.clone().unwrap_or_default();
+    let spec = ObjectSpec {
+        key: key.clone(),
+        uid: object.uid().unwrap_or_default(),
+        generation: object.metadata.generation.unwrap_or_default(),
+        created: object.creation_timestamp().map_or_else(jiff::Timestamp::now, |time| time.0),
+        policy,
+        triggers: specs,
+        last_active: status.last_active_time.as_ref().map(|time| time.0),
+        was_active: status::holds(&status, conditions::ACTIVE),
+        resumed,
+    };
+    let autoscaler = HpaAutoscaler {
+        client: cx.client.clone(),
+        calls: cx.calls.clone(),
+        hpas: cx.stores.hpas.clone(),
+        object: object.clone(),
+        target: gvkr,
+        known_name: status.hpa_name.clone(),
+        version: VERSION,
+    };
+    let ports = Ports { target: Arc::new(target), autoscaler: Arc::new(autoscaler) };
+    found.applied = Some(cx.engine.apply(spec, ports).await.map_err(apply_failure)?);
+    Ok(())
+}
+
+async fn resolve_target(
+    cx: &Context,
+    key: &ObjectKey,
+    object: &ScaledObject,
+) -> Result<GroupVersionKindResource, CheckFailure> {
+    let reference = &object.spec.scale_target_ref;
+    let prefix = "ScaledObject doesn't have correct scaleTargetRef specification";
+    if reference.name.is_empty() {
+        return Err(CheckFailure::new(prefix, "ScaledObject.spec.scaleTargetRef.name is missing"));
+    }
+    let found = cx.discovery.resolve(reference.api_version(), reference.kind()).await;
+    let kind = found.map_err(|error| CheckFailure {
+        transient: matches!(error, DiscoveryFailure::Call(_)),
+        ..CheckFailure::new(prefix, format!("{error} (ScaledObject {key}, spec.scaleTargetRef)"))
+    })?;
+    if !kind.namespaced {
+        let refusal = format!("{} belongs to the whole cluster, and only namespaced kinds are accepted", reference.kind());
+        return Err(CheckFailure::new(prefix, refusal));
+    }
+    Ok(GroupVersionKindResource {
+        group: kind.resource.group.clone(),
+        version: kind.resource.version.clone(),
+        kind: kind.resource.kind.clone(),
+        resource: kind.resource.plural.clone(),
+    })
+}
+
+/// Reads the target's scale; if there is none, says whether it is the target or its /scale that is missing.
+async fn check_scale(
+    cx: &Context,
+    key: &ObjectKey,
+    object: &ScaledObject,
+    target: &ScaleTarget,
+) -> Result<u32, CheckFailure> {
+    let prefix = "ScaledObject doesn't have correct scaleTargetRef specification";
+    let error = match target.scale().await {
+        Ok(scale) => return Ok(replicas(&scale)),
+        Err(error) => error,
+    };
+    if !matches!(error, CallError::NotFound { .. }) {
+        return Err(CheckFailure { transient: true, ..CheckFailure::new(prefix, error) });
+    }
+    let note = match target.exists().await {
+        Ok(true) => "Target resource doesn't expose /scale subresource",
+        _ => "Target resource doesn't exist",
+    };
+    if !was_failed(cx, key).await {
+        cx.events.send(&reference(object), true, "ScaledObjectCheckFailed", note);
+    }
+    let CallError::NotFound { message, .. } = &error else { return Err(CheckFailure::new(prefix, error)) };
+    Err(CheckFailure::new(prefix, message))
+}
+
+async fn was_failed(cx: &Context, key: &ObjectKey) -> bool {
+    cx.status.wanted(key).await.is_some_and(|status| status::check_failed(&status))
+}
+
+fn apply_failure(error: ApplyError) -> CheckFailure {
+    let transient = match &error {
+        ApplyError::Autoscaler(port) | ApplyError::PausedReplicas(port) => {
+            matches!(port.category, "timeout" | "unreachable" | "throttled")
+        }
+        ApplyError::Trigger { .. } | ApplyError::DuplicateMetric { .. } => false,
+    };
+    let scaler = matches!(error, ApplyError::Trigger { .. }).then(|| error.to_string());
+    CheckFailure {
+        transient,
+        scaler,
+        ..CheckFailure::new("failed to ensure HPA is correctly created for ScaledObject", error)
+    }
+}
+
+/// An object as Events refer to it.
+#[must_use]
+pub fn reference(object: &ScaledObject) -> ObjectReference {
+    object.object_ref(&())
+}
+
+/// Writes what was found into the status, in one patch, and emits the Events of the change.
+async fn report(
+    cx: &Context,
+    key: &ObjectKey,
+    object: &ScaledObject,
+    found: &Found,
+    failure: Option<&CheckFailure>,
+) {
+    let hpa = object.spec.hpa_name(&object.name_any());
+    let none = BTreeMap::new();
+    let annotations = object.metadata.annotations.as_ref().unwrap_or(&none);
+    let pause = dormouse_translate::annotations::pause(annotations).unwrap_or_default();
+    cx.metrics.checked(key, pause.is_paused());
+    if failure.is_some() {
+        cx.metrics.object_error(key);
+    }
+    // An API server that did not answer says nothing about the object: what its status says stays.
+    if failure.is_some_and(|failure| failure.transient) {
+        warn!(object = %key, error = %failure.map(ToString::to_string).unwrap_or_default(), "check failed, trying again");
+        return;
+    }
+    let changed = cx.status.update(key, |status| {
+        status.triggers_types = Some(distinct_types(object));
+        status.authentications_types = Some(distinct_authentications(object));
+        if let Some(target) = &found.target
+            && (failure.is_none() || found.original_replicas.is_some())
+        {
+            status.scale_target_kind = Some(target_type(target));
+            status.scale_target_gvkr = Some(target.clone());
+        }
+        if status.original_replica_count.is_none() {
+            status.original_replica_count = found.original_replicas.and_then(|count| i32::try_from(count).ok());
+        }
+        if let Some(applied) = &found.applied {
+            status.external_metric_names.clone_from(&applied.metric_names);
+            status.hpa_name = Some(hpa.clone());
+            status.triggers_activity.retain(|name, _| applied.metric_names.contains(name));
+            status.health.retain(|name, _| applied.metric_names.contains(name));
+        }
+        match failure {
+            None => status::set_checked(status, pause),
+            Some(failure) => status::set_check_failed(status, &failure.message),
+        }
+    });
+    let Some(changed) = changed.await else { return };
+    if let Some(error) = &changed.failed {
+        warn!(object = %key, %error, "status not written");
+    }
+    emit(cx, key, object, found, failure, &changed.before, &changed.after);
+}
+
+fn emit(
+    cx: &Context,
+    key: &ObjectKey,
+    object: &ScaledObject,
+    found: &Found,
+    failure: Option<&CheckFailure>,
+    before: &ScaledObjectStatus,
+    after: &ScaledObjectStatus,
+) {
+    let about = reference(object);
+    if let Some(failure) = failure {
+        if status::find(before, conditions::READY) != status::find(after, conditions::READY) {
+            warn!(object = %key, reason = "ScaledObjectCheckFailed", message = %failure, "object is not in order");
+            if let Some(scaler) = &failure.scaler {
+                cx.events.send(&about, true, "KEDAScalerFailed", scaler);
+            }
+            cx.events.send_lifecycle(&about, true, "ScaledObjectCheckFailed", &failure.message);
+        }
+        return;
+    }
+    if let Some(applied) = &found.applied {
+        if !applied.built.is_empty() {
+            for missing in &found.missing {
+                cx.events.send(&about, true, "KEDAScalerFailed", missing);
+            }
+        }
+        for type_ in &applied.built {
+            cx.events.send(&about, false, "KEDAScalersStarted", format!("Scaler {type_} is built"));
+        }
+        if applied.started {
+            let note = "Started scalers watch".to_owned();
+            cx.events.send_with_action(&about, false, "KEDAScalersStarted", "ScalersWatchStarted".to_owned(), note);
+        }
+        if applied.stopped {
+            cx.events.send(&about, false, "KEDAScalersStopped", "Stopped scalers watch");
+        }
+    }
+    match (status::holds(before, conditions::PAUSED), status::holds(after, conditions::PAUSED)) {
+        (false, true) => cx.events.send_lifecycle(&about, false, "ScaledObjectPaused", "ScaledObject is paused"),
+        (true, false) => {
+            let note = "pause annotation removed for ScaledObject";
+            cx.events.send_lifecycle(&about, false, "ScaledObjectUnpaused", note);
+        }
+        _ => {}
+    }
+    if !status::holds(before, conditions::READY) && status::holds(after, conditions::READY) {
+        info!(object = %key, metrics = ?after.external_metric_names, "object is ready");
+        cx.events.send_lifecycle(&about, false, "ScaledObjectReady", "ScaledObject is ready for scaling");
+    }
+}

@@ -1,0 +1,439 @@
+//! Builds the operator's parts, runs them, and stops them in the right order.
+//!
+//! ```text
+//! SIGTERM ──> unready, no more writes ──> queues drained ──> lease given up ──> metrics API serves on for a moment as a
+//!             follower, until the Service has forgotten this pod ──> exit 0
+//! ```
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use dormouse_api::{ClusterTriggerAuthentication, ScaledObject, TriggerAuthentication};
+use dormouse_engine::{Engine, Leadership, ObjectKey, Settings};
+use dormouse_kubernetes::discovery::Discovery;
+use dormouse_kubernetes::lease::{self, LeaseConfig};
+use dormouse_kubernetes::watch::Undecodable;
+use dormouse_kubernetes::{Action, Change, Cluster, Priority, Queue, Watch, Watched};
+use dormouse_runtime::admin::{self, Readiness};
+use dormouse_runtime::telemetry::{self, LogOptions};
+use dormouse_runtime::{Metrics, Supervisor, shutdown};
+use dormouse_scalers::clients::{Clients, ClientsConfig};
+use dormouse_translate::parameters::ResolverSettings;
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use kube::Api;
+use kube::api::PostParams;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::args::OperatorArgs;
+use crate::certificates::{RotationSettings, ServingCertificate};
+use crate::changes::{self, Seen};
+use crate::context::{Context, Stores, VERSION, engine_key};
+use crate::endpoints::SliceEndpoints;
+use crate::events::Events;
+use crate::journal::OperatorJournal;
+use crate::leadership::Fence;
+use crate::metric_source::EngineMetrics;
+use crate::metrics::OperatorMetrics;
+use crate::metrics_api::{self, Gatekeeper, Limits};
+use crate::peers::{Leader, TOKEN_FILE};
+use crate::status_book::StatusBook;
+use crate::{authentications, reconcile, undecodable};
+
+/// How long requests still come in after this pod was asked to stop: until every node has heard that it is unready.
+const ENDPOINT_PROPAGATION: Duration = Duration::from_secs(3);
+/// How long the whole stop may take.
+const GRACE: Duration = Duration::from_secs(9);
+/// How long a watched authentication may wait for its turn.
+const AUTHENTICATION_WORKERS: usize = 4;
+/// Objects that no type could decode and that wait to be told so.
+const UNDECODABLE_QUEUE: usize = 256;
+
+/// The queues of work, shared by the watches that fill them.
+#[derive(Clone, Default)]
+struct Work {
+    objects: Queue<ObjectKey>,
+    authentications: Queue<dormouse_kubernetes::ObjectKey>,
+    cluster_authentications: Queue<dormouse_kubernetes::ObjectKey>,
+    /// Objects whose first tick after a start or a take-over may wait its turn.
+    resuming: Arc<Mutex<HashSet<ObjectKey>>>,
+}
+
+impl Work {
+    fn take_resuming(&self, key: &ObjectKey) -> bool {
+        self.resuming.lock().unwrap_or_else(PoisonError::into_inner).remove(key)
+    }
+
+    /// Has everything looked at again, objects with replicas first.
+    fn resume_all(&self, stores: &Stores) {
+        let mut objects = stores.scaled_objects.list();
+        objects.sort_by_key(|object| {
+            !object.status.as_ref().is_some_and(|status| {
+                crate::status::holds(status, dormouse_api::conditions::ACTIVE)
+            })
+        });
+        let keys: Vec<ObjectKey> =
+            objects.iter().map(|object| engine_key(&dormouse_kubernetes::ObjectKey::of(&**object))).collect();
+        self.resuming.lock().unwrap_or_else(PoisonError::into_inner).extend(keys.iter().cloned());
+        keys.into_iter().for_each(|key| self.objects.add(key));
+        let key_of = dormouse_kubernetes::ObjectKey::of;
+        stores.trigger_authentications.list().iter().for_each(|ta| self.authentications.add(key_of(&**ta)));
+        for authentication in stores.cluster_trigger_authentications.list() {
+            self.cluster_authentications.add(dormouse_kubernetes::ObjectKey::of(&*authentication));
+        }
+    }
+}
+
+/// Runs the operator until it is told to stop.
+///
+/// # Errors
+/// It cannot start, or a part that it cannot do without ended.
+pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
+    let stop = shutdown::termination().context("unable to listen for signals")?;
+    let options =
+        LogOptions { level: args.zap_log_level, encoder: args.zap_encoder, time: args.zap_time_encoding };
+    let telemetry = telemetry::init(options)?;
+    let config = dormouse_kubernetes::client::config(args.kubeconfig.as_deref()).await?;
+    let cluster = Cluster::new(config)?;
+    let metrics = Metrics::new();
+    metrics.register(|registry| cluster.calls.register(registry));
+    let readiness = Readiness::new();
+    let mut supervisor = Supervisor::new();
+    let stopping = supervisor.token();
+
+    let admin_listener = bind(args.health_probe_bind_address.0, "health probes").await?;
+    let metrics_listener = bind(args.metrics_bind_address.0, "metrics").await?;
+    let api_listener = bind(args.metrics_api_bind_address.0, "the metrics API").await?;
+    let health = admin::health(readiness.clone()).merge(admin::log_level(telemetry));
+    supervisor.spawn_last("health", admin::serve(admin_listener, health, supervisor.last_token().cancelled_owned()));
+    let page = admin::metrics(metrics.clone());
+    supervisor.spawn_last("metrics", admin::serve(metrics_listener, page, supervisor.last_token().cancelled_owned()));
+
+    let released = CancellationToken::new();
+    let lease = if args.leader_elect {
+        let (lease, election) = lease::elect(&cluster.election, lease_config(&args))?;
+        supervisor.spawn("leader election", election.run(released.clone()));
+        lease
+    } else {
+        dormouse_kubernetes::Leadership::always()
+    };
+    let (fence, follow) = Fence::new(lease, stopping.clone());
+    supervisor.spawn("leadership", until(stopping.clone(), follow));
+
+    let parts = assemble(&args, &cluster, &metrics, &fence, &mut supervisor);
+    serve_metrics_api(&args, &cluster, &parts, &fence, api_listener, &readiness, &mut supervisor).await;
+
+    let synced = readiness.check("watches");
+    supervisor.spawn("objects", work(parts, fence, synced, args.max_reconciles, stopping.clone(), released));
+    info!(version = VERSION, "operator started");
+    supervisor.run(stop, GRACE).await?;
+    Ok(())
+}
+
+async fn bind(address: std::net::SocketAddr, what: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("unable to listen on {address} for {what}"))
+}
+
+/// Runs a task that has no end of its own until the process stops.
+async fn until(stopping: CancellationToken, task: impl Future<Output = ()>) {
+    tokio::select! {
+        () = task => if !stopping.is_cancelled() { warn!("a task ended early") },
+        () = stopping.cancelled() => {}
+    }
+}
+
+fn lease_config(args: &OperatorArgs) -> LeaseConfig {
+    let host = if args.pod_name.is_empty() { "dormouse" } else { &args.pod_name };
+    let port = args.metrics_api_bind_address.0.port();
+    LeaseConfig {
+        name: args.leader_election_id.clone(),
+        metrics_address: args.pod_ip.map(|ip| std::net::SocketAddr::new(ip, port).to_string()),
+        duration: args.lease_duration.0,
+        renew_deadline: args.lease_renew_deadline.0,
+        retry_period: args.lease_retry_period.0,
+        ..LeaseConfig::new(args.pod_namespace.as_str(), lease::identity(host))
+    }
+}
+
+/// What the working parts share.
+struct Parts {
+    cx: Arc<Context>,
+    queues: Work,
+    journal: Arc<OperatorJournal>,
+}
+
+fn assemble(
+    args: &OperatorArgs,
+    cluster: &Cluster,
+    metrics: &Metrics,
+    fence: &Fence,
+    supervisor: &mut Supervisor,
+) -> Parts {
+    let queues = Work::default();
+    let stopping = supervisor.token();
+    let (unreadable, unreadable_waiting) = mpsc::channel(UNDECODABLE_QUEUE);
+    let stores = watch_all(args, cluster, &queues, unreadable, supervisor);
+    let (client, calls) = (cluster.client.clone(), cluster.calls.clone());
+    let (events, write_events) = Events::new(client.clone(), calls.clone(), args.pod_name.clone());
+    supervisor.spawn("events", until(stopping.clone(), write_events));
+    let operator_metrics = Arc::new(OperatorMetrics::register(metrics, VERSION));
+    let status = StatusBook::new(client.clone(), calls.clone());
+    let refresh = queues.objects.clone();
+    let leadership: Arc<dyn Leadership> = Arc::new(fence.clone());
+    let journal = Arc::new(OperatorJournal {
+        metrics: operator_metrics.clone(),
+        status: status.clone(),
+        events: events.clone(),
+        leadership: leadership.clone(),
+        objects: stores.scaled_objects.clone(),
+        hpas: stores.hpas.clone(),
+        refresh: Box::new(move |key| refresh.add(key.clone())),
+        failing: Mutex::new(HashMap::new()),
+    });
+    let settings = Settings {
+        default_deadline: Duration::from_millis(args.http_default_timeout.max(1)),
+        clients: Arc::new(Clients::new(ClientsConfig {
+            ca_dir: args.ca_dir.clone(),
+            disable_keep_alive: args.http_disable_keep_alive,
+            ..ClientsConfig::default()
+        })),
+        endpoints: Some(Arc::new(SliceEndpoints { client: client.clone(), calls: calls.clone() })),
+    };
+    let cx = Arc::new(Context {
+        discovery: Discovery::new(client.clone(), calls.clone()),
+        engine: Engine::new(settings, journal.clone(), leadership.clone()),
+        client,
+        calls,
+        leadership,
+        status,
+        events,
+        metrics: operator_metrics,
+        stores,
+        resolver: ResolverSettings {
+            cluster_object_namespace: args
+                .cluster_object_namespace
+                .clone()
+                .unwrap_or_else(|| args.pod_namespace.clone()),
+            restrict_secret_access: args.restrict_secret_access,
+        },
+    });
+    supervisor.spawn("undecodable objects", until(stopping, undecodable::report(cx.clone(), unreadable_waiting)));
+    Parts { cx, queues, journal }
+}
+
+/// Starts the watches. Each change that is worth it puts a key into a queue; nothing else happens on the watches' tasks.
+fn watch_all(
+    args: &OperatorArgs,
+    cluster: &Cluster,
+    queues: &Work,
+    unreadable: mpsc::Sender<Undecodable>,
+    supervisor: &mut Supervisor,
+) -> Stores {
+    let (client, scope) = (&cluster.client, &args.watch_namespace);
+    let (seen, work) = (Seen::default(), queues.clone());
+    let scaled_objects = Watch::<ScaledObject>::within(client, scope)
+        .labels(&args.watch_label_selector)
+        .on_change(move |key, change| {
+            if let Change::Deleted(_) = change {
+                seen.forget(key);
+            } else if !seen.is_news(key, changes::of_scaled_object(change.object())) {
+                return;
+            }
+            work.objects.add(engine_key(key));
+            let object = change.object();
+            authentications::used_by::<TriggerAuthentication>(object).into_iter().for_each(|k| work.authentications.add(k));
+            for key in authentications::used_by::<ClusterTriggerAuthentication>(object) {
+                work.cluster_authentications.add(key);
+            }
+        })
+        .on_undecodable(move |object| drop(unreadable.try_send(object.clone())));
+    let (seen, work) = (Seen::default(), queues.clone());
+    let hpas = Watch::<HorizontalPodAutoscaler>::within(client, scope).on_change(move |key, change| {
+        if let Change::Deleted(_) = change {
+            seen.forget(key);
+        } else if !seen.is_news(key, changes::of_hpa(change.object())) {
+            return;
+        }
+        let owners = change.object().metadata.owner_references.iter().flatten();
+        for owner in owners.filter(|owner| owner.kind == "ScaledObject" && owner.controller == Some(true)) {
+            work.objects.add(ObjectKey::new(&*key.namespace, owner.name.as_str()));
+        }
+    });
+    let (scaled_objects, task) = scaled_objects.start();
+    supervisor.spawn("watch of ScaledObjects", until(supervisor.token(), task));
+    let (hpas, task) = hpas.start();
+    supervisor.spawn("watch of HPAs", until(supervisor.token(), task));
+    let labels = &args.watch_label_selector_for_triggerauth;
+    let authentications = Watch::<TriggerAuthentication>::within(client, scope).labels(labels);
+    let trigger_authentications =
+        watch_authentications(authentications, queues.authentications.clone(), &scaled_objects, queues, supervisor);
+    let authentications = Watch::<ClusterTriggerAuthentication>::all(client).labels(labels);
+    let work = queues.cluster_authentications.clone();
+    let cluster_trigger_authentications =
+        watch_authentications(authentications, work, &scaled_objects, queues, supervisor);
+    Stores { scaled_objects, hpas, trigger_authentications, cluster_trigger_authentications }
+}
+
+/// A changed authentication is looked at itself, and so are the objects that use it.
+fn watch_authentications<K: authentications::Authentication>(
+    watch: Watch<K>,
+    own: Queue<dormouse_kubernetes::ObjectKey>,
+    objects: &Watched<ScaledObject>,
+    queues: &Work,
+    supervisor: &mut Supervisor,
+) -> Watched<K> {
+    let (seen, objects, work) = (Seen::default(), objects.clone(), queues.objects.clone());
+    let watch = watch.on_change(move |key, change| {
+        if let Change::Deleted(_) = change {
+            seen.forget(key);
+        } else if !seen.is_news(key, changes::of_generation_and_metadata(change.object().meta())) {
+            return;
+        }
+        own.add(key.clone());
+        for user in authentications::users::<K>(&objects, key) {
+            work.add(engine_key(&user));
+        }
+    });
+    let (watched, task) = watch.start();
+    supervisor.spawn("watch of authentications", until(supervisor.token(), task));
+    watched
+}
+
+async fn serve_metrics_api(
+    args: &OperatorArgs,
+    cluster: &Cluster,
+    parts: &Parts,
+    fence: &Fence,
+    listener: TcpListener,
+    readiness: &Readiness,
+    supervisor: &mut Supervisor,
+) {
+    let stopping = supervisor.token();
+    let certificate = ServingCertificate::new();
+    if args.enable_cert_rotation {
+        let settings = RotationSettings {
+            secret: args.cert_secret_name.clone(),
+            services: vec![
+                args.operator_service_name.clone(),
+                args.metrics_server_service_name.clone(),
+                args.webhooks_service_name.clone(),
+            ],
+            cluster_domain: args.k8s_cluster_domain.clone(),
+            metrics_service: args.metrics_server_service_name.clone(),
+            patch_api_service: args.enable_apiservice_patching,
+            ..RotationSettings::new(&args.pod_namespace, args.cert_validity.0)
+        };
+        let (certificate, client, fence) = (certificate.clone(), cluster.client.clone(), fence.clone());
+        let rotate = async move { certificate.rotate(client, settings, move || fence.is_leader()).await };
+        supervisor.spawn("certificates", until(stopping.clone(), rotate));
+    } else {
+        let (certificate, directory) = (certificate.clone(), args.cert_dir.clone());
+        let follow = async move { certificate.follow_files(directory, Duration::from_secs(5)).await };
+        supervisor.spawn("certificates", until(stopping.clone(), follow));
+    }
+    let own_user = own_user(cluster, &args.pod_namespace).await;
+    let gatekeeper = Arc::new(Gatekeeper::new(cluster.client.clone(), own_user));
+    let server_name = format!("{}.{}.svc", args.metrics_server_service_name, args.pod_namespace);
+    let leader = Leader::new(server_name, TOKEN_FILE.as_ref(), certificate.authorities());
+    let source =
+        Arc::new(EngineMetrics { engine: parts.cx.engine.clone(), fence: fence.clone(), leader: Arc::new(leader) });
+    let resolver = certificate.resolver();
+    let told = stopping.clone();
+    let last_requests = async move {
+        told.cancelled().await;
+        tokio::time::sleep(ENDPOINT_PROPAGATION).await;
+    };
+    let serve = metrics_api::serve(listener, resolver, gatekeeper, source, Limits::default(), last_requests);
+    supervisor.spawn("metrics API", serve);
+    let serving = readiness.check("metrics API");
+    let ready = async move {
+        certificate.ready().await;
+        serving.set(true);
+        std::future::pending().await
+    };
+    supervisor.spawn("metrics API readiness", until(stopping, ready));
+}
+
+/// The user this process is to the API server, so that a replica of ours is recognised as such.
+async fn own_user(cluster: &Cluster, namespace: &str) -> String {
+    let api: Api<SelfSubjectReview> = Api::all(cluster.client.clone());
+    let (params, question) = (PostParams::default(), SelfSubjectReview::default());
+    let asked = cluster.calls.unary(Priority::Normal, "ask who this process is", api.create(&params, &question)).await;
+    let user = asked.ok().and_then(|review| review.status?.user_info?.username);
+    user.unwrap_or_else(|| format!("system:serviceaccount:{namespace}:{}", dormouse_api::labels::OPERATOR_SERVICE))
+}
+
+/// Waits for the watches, then keeps every object in order until the process stops; then gives the lease free.
+async fn work(
+    parts: Parts,
+    fence: Fence,
+    synced: admin::Ready,
+    max_reconciles: usize,
+    stopping: CancellationToken,
+    released: CancellationToken,
+) {
+    let Parts { cx, queues, journal } = parts;
+    let stores = cx.stores.clone();
+    let all_synced = async {
+        stores.scaled_objects.synced().await;
+        stores.hpas.synced().await;
+        stores.trigger_authentications.synced().await;
+        stores.cluster_trigger_authentications.synced().await;
+    };
+    if stopping.run_until_cancelled(all_synced).await.is_some() {
+        synced.set(true);
+        info!(objects = stores.scaled_objects.len(), "watches are current");
+        queues.resume_all(&stores);
+        let objects = queues.objects.run(max_reconciles, stopping.clone(), |key| {
+            let (cx, journal, resumed) = (cx.clone(), journal.clone(), queues.take_resuming(&key));
+            async move {
+                let outcome = reconcile::reconcile(&cx, &key, resumed).await;
+                if cx.stores.scaled_objects.get(&crate::context::watch_key(&key)).is_none() {
+                    journal.forget(&key);
+                }
+                outcome.map(|()| Action::Done)
+            }
+        });
+        let authentications = queues.authentications.run(AUTHENTICATION_WORKERS, stopping.clone(), |key| {
+            let cx = cx.clone();
+            async move { authentications::reconcile::<TriggerAuthentication>(&cx, &key).await.map(|()| Action::Done) }
+        });
+        let cluster_authentications =
+            queues.cluster_authentications.run(AUTHENTICATION_WORKERS, stopping.clone(), |key| {
+                let cx = cx.clone();
+                async move {
+                    authentications::reconcile::<ClusterTriggerAuthentication>(&cx, &key).await.map(|()| Action::Done)
+                }
+            });
+        let takeovers = take_overs(&cx, &queues, &fence, &stopping);
+        tokio::join!(objects, authentications, cluster_authentications, takeovers);
+    }
+    drop(synced);
+    cx.engine.stop_all().await;
+    released.cancel();
+}
+
+/// At each take-over everything is looked at again: another process wrote until now.
+async fn take_overs(cx: &Context, queues: &Work, fence: &Fence, stopping: &CancellationToken) {
+    let mut leads = fence.subscribe();
+    let follow = async {
+        loop {
+            if leads.wait_for(|leads| *leads).await.is_err() {
+                return;
+            }
+            info!("this replica leads");
+            cx.status.close_all();
+            queues.resume_all(&cx.stores);
+            if leads.wait_for(|leads| !*leads).await.is_err() {
+                return;
+            }
+            warn!("this replica no longer leads");
+        }
+    };
+    stopping.run_until_cancelled(follow).await;
+}

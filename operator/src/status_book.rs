@@ -1,0 +1,104 @@
+//! Writes the status of ScaledObjects: one writer per object at a time, and only what changed.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use dormouse_api::{ScaledObject, ScaledObjectStatus};
+use dormouse_engine::ObjectKey;
+use dormouse_kubernetes::{CallError, Calls, Priority};
+use kube::api::{Patch, PatchParams};
+use kube::core::{ApiResource, DynamicObject};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+
+use crate::status::merge_patch;
+
+/// The statuses this process wrote or found, by object.
+#[derive(Clone)]
+pub struct StatusBook {
+    client: Client,
+    calls: Calls,
+    pages: Arc<Mutex<HashMap<ObjectKey, Arc<tokio::sync::Mutex<Page>>>>>,
+}
+
+/// One object's status: as it is on the server, as far as is known, and as it should be.
+struct Page {
+    written: Value,
+    wanted: ScaledObjectStatus,
+}
+
+/// A status before and after a change.
+pub struct Changed {
+    /// Before.
+    pub before: ScaledObjectStatus,
+    /// After.
+    pub after: ScaledObjectStatus,
+    /// Why it could not be written. It will be with the next change.
+    pub failed: Option<CallError>,
+}
+
+impl StatusBook {
+    /// An empty book.
+    #[must_use]
+    pub fn new(client: Client, calls: Calls) -> Self {
+        Self { client, calls, pages: Arc::default() }
+    }
+
+    fn page(&self, key: &ObjectKey) -> Option<Arc<tokio::sync::Mutex<Page>>> {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    /// Opens an object's page with the status its watch shows, unless it is open already: what this process wrote last is
+    /// newer than what the watch has seen.
+    pub fn open(&self, key: &ObjectKey, status: &ScaledObjectStatus) {
+        let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        pages.entry(key.clone()).or_insert_with(|| {
+            let written = serde_json::to_value(status).unwrap_or_default();
+            Arc::new(tokio::sync::Mutex::new(Page { written, wanted: status.clone() }))
+        });
+    }
+
+    /// Closes a page: the object is gone, or another one has its name now.
+    pub fn close(&self, key: &ObjectKey) {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+
+    /// Closes all pages: another process wrote since, so what is remembered may be old.
+    pub fn close_all(&self) {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// The status as it should be.
+    pub async fn wanted(&self, key: &ObjectKey) -> Option<ScaledObjectStatus> {
+        Some(self.page(key)?.lock().await.wanted.clone())
+    }
+
+    /// Changes a status and writes the difference, if there is one. A change that could not be written stays wanted and
+    /// goes out with the next. `None` where no page is open.
+    pub async fn update(&self, key: &ObjectKey, change: impl FnOnce(&mut ScaledObjectStatus)) -> Option<Changed> {
+        let page = self.page(key)?;
+        let mut page = page.lock().await;
+        let before = page.wanted.clone();
+        change(&mut page.wanted);
+        let after = page.wanted.clone();
+        let wanted = serde_json::to_value(&after).unwrap_or_default();
+        let mut failed = None;
+        if let Some(patch) = merge_patch(&page.written, &wanted) {
+            match self.write(key, patch).await {
+                Ok(()) => page.written = wanted,
+                Err(error) => failed = Some(error),
+            }
+        }
+        Some(Changed { before, after, failed })
+    }
+
+    async fn write(&self, key: &ObjectKey, patch: Value) -> Result<(), CallError> {
+        // The answer is not decoded into a ScaledObject: one that no type can decode has a status too.
+        let resource = ApiResource::erase::<ScaledObject>(&());
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), &key.namespace, &resource);
+        let patch = Patch::Merge(json!({ "status": patch }));
+        let params = PatchParams::default();
+        self.calls.unary(Priority::Normal, "write the status of a ScaledObject", api.patch_status(&key.name, &params, &patch)).await.map(drop)
+    }
+}

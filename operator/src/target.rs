@@ -1,0 +1,119 @@
+//! The scale target, through its /scale subresource: Deployments, StatefulSets, and any custom resource that has one.
+
+use dormouse_api::GroupVersionKindResource;
+use dormouse_engine::{PortError, Target, TargetState};
+use dormouse_kubernetes::{CallError, Calls, Priority};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use k8s_openapi::api::autoscaling::v1::Scale;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::{Api, Client};
+use serde_json::json;
+
+/// Pods counted at most for the fallback of a `Value` target.
+const MOST_PODS: u32 = 1000;
+
+/// One scale target.
+#[derive(Clone)]
+pub struct ScaleTarget {
+    api: Api<DynamicObject>,
+    pods: Api<Pod>,
+    calls: Calls,
+    name: String,
+}
+
+impl ScaleTarget {
+    /// The target `name` of kind `gvkr` in `namespace`.
+    #[must_use]
+    pub fn new(client: &Client, calls: &Calls, namespace: &str, name: &str, gvkr: &GroupVersionKindResource) -> Self {
+        let gvk = GroupVersionKind::gvk(&gvkr.group, &gvkr.version, &gvkr.kind);
+        let resource = ApiResource::from_gvk_with_plural(&gvk, &gvkr.resource);
+        Self {
+            api: Api::namespaced_with(client.clone(), namespace, &resource),
+            pods: Api::namespaced(client.clone(), namespace),
+            calls: calls.clone(),
+            name: name.to_owned(),
+        }
+    }
+
+    /// Reads the /scale subresource.
+    ///
+    /// # Errors
+    /// The call failed.
+    pub async fn scale(&self) -> Result<Scale, CallError> {
+        self.calls.unary(Priority::Normal, "read the scale of a target", self.api.get_scale(&self.name)).await
+    }
+
+    /// Whether the object itself exists, whatever its subresources.
+    ///
+    /// # Errors
+    /// The call failed for another reason than that it is not there.
+    pub async fn exists(&self) -> Result<bool, CallError> {
+        Ok(self.object().await?.is_some())
+    }
+
+    /// The object itself, for its pod template.
+    ///
+    /// # Errors
+    /// The call failed.
+    pub async fn object(&self) -> Result<Option<DynamicObject>, CallError> {
+        self.calls.unary(Priority::Normal, "read a scale target", self.api.get_opt(&self.name)).await
+    }
+}
+
+/// The replicas a target asks for.
+#[must_use]
+pub fn replicas(scale: &Scale) -> u32 {
+    let replicas = scale.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(0);
+    u32::try_from(replicas).unwrap_or(0)
+}
+
+impl ScaleTarget {
+    async fn count_ready(&self) -> Result<u32, CallError> {
+        let scale = self.scale().await?;
+        let Some(selector) = scale.status.and_then(|status| status.selector) else { return Ok(0) };
+        let params = ListParams::default().labels(&selector).limit(MOST_PODS);
+        let pods = self.calls.unary(Priority::Normal, "list the pods of a target", self.pods.list(&params)).await?;
+        let is_ready = |pod: &&Pod| {
+            let status = pod.status.as_ref();
+            let running = status.and_then(|status| status.phase.as_deref()) == Some("Running");
+            let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+            running && conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+        };
+        Ok(u32::try_from(pods.items.iter().filter(is_ready).count()).unwrap_or(u32::MAX))
+    }
+}
+
+/// A failed call as the engine sees it. The API server's own sentence names the object.
+#[must_use]
+pub fn port_error(error: &CallError) -> PortError {
+    PortError { category: error.category(), message: error.to_string() }
+}
+
+impl Target for ScaleTarget {
+    fn observe(&self) -> BoxFuture<'_, Result<TargetState, PortError>> {
+        async {
+            let scale = self.scale().await.map_err(|error| port_error(&error))?;
+            Ok(TargetState { replicas: replicas(&scale) })
+        }
+        .boxed()
+    }
+
+    fn set_replicas(&self, to: u32, waking: bool) -> BoxFuture<'_, Result<(), PortError>> {
+        async move {
+            let patch = Patch::Merge(json!({"spec": {"replicas": to}}));
+            let params = PatchParams::default();
+            let priority = if waking { Priority::Wake } else { Priority::Normal };
+            let patch = self.api.patch_scale(&self.name, &params, &patch);
+            let patched = self.calls.unary(priority, "set the scale of a target", patch).await;
+            patched.map(drop).map_err(|error| port_error(&error))
+        }
+        .boxed()
+    }
+
+    fn ready_replicas(&self) -> BoxFuture<'_, Result<u32, PortError>> {
+        async { self.count_ready().await.map_err(|error| port_error(&error)) }.boxed()
+    }
+}
