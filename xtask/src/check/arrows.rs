@@ -99,7 +99,9 @@ pub(super) fn check(workspace: &Workspace) -> Result<()> {
     let mut cargo = workspace.cargo("metadata");
     let json = output(cargo.args(["--format-version=1", "--no-deps", "--locked"]), SHORT)?;
     let metadata: Metadata = serde_json::from_str(&json).context("cargo's metadata is not as expected")?;
-    let mut wrong = wrong_arrows(&metadata.packages);
+    // First alone: a wrong arrow may make a circle, of which cargo makes no tree.
+    report(&wrong_arrows(&metadata.packages))?;
+    let mut wrong = Vec::new();
     for (package, forbidden) in FORBIDDEN {
         if !metadata.packages.iter().any(|known| known.name == *package) {
             continue;
@@ -124,6 +126,10 @@ pub(super) fn check(workspace: &Workspace) -> Result<()> {
             ));
         }
     }
+    report(&wrong)
+}
+
+fn report(wrong: &[String]) -> Result<()> {
     if !wrong.is_empty() {
         bail!("{}", wrong.join("\n       "));
     }
