@@ -98,13 +98,10 @@ impl Calls {
     ) -> Result<T, CallError> {
         let deadline = Instant::now() + DEADLINE;
         let result = match timeout_at(deadline, self.permit(priority, call, deadline)).await {
-            Err(_) => Err(CallError::Timeout {
-                call,
-                stage: "waiting for one of the calls that run at once",
-            }),
             Ok(Err(error)) => Err(error),
-            Ok(Ok(_permit)) => {
-                let _running = Running::start(&self.metrics.running);
+            // Checked again: permits that free up at the very deadline would each send a request nobody waits for.
+            Ok(Ok(permit)) if Instant::now() < deadline => {
+                let _running = Running::start(&self.metrics.running, permit);
                 match timeout_at(deadline, request).await {
                     Err(_) => Err(CallError::Timeout {
                         call,
@@ -113,6 +110,10 @@ impl Calls {
                     Ok(result) => result.map_err(|error| CallError::classify(call, &error)),
                 }
             }
+            _ => Err(CallError::Timeout {
+                call,
+                stage: "waiting for one of the calls that run at once",
+            }),
         };
         if let Err(CallError::Throttled { retry_after, .. }) = &result {
             self.throttle.pause(*retry_after);
@@ -156,20 +157,27 @@ impl Calls {
     }
 }
 
-struct Running<'a>(&'a Gauge);
+/// A call under way: counted, and holding its permit.
+struct Running<'a> {
+    gauge: &'a Gauge,
+    _permit: gate::Permit,
+}
 
 impl<'a> Running<'a> {
-    fn start(gauge: &'a Gauge) -> Self {
+    fn start(gauge: &'a Gauge, permit: gate::Permit) -> Self {
         gauge.inc();
-        Self(gauge)
+        Self {
+            gauge,
+            _permit: permit,
+        }
     }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.0.dec();
+        self.gauge.dec();
     }
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

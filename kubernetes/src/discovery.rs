@@ -182,4 +182,4 @@ fn well_known(api_version: &str, kind: &str) -> Option<Kind> {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

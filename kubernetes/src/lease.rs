@@ -225,4 +225,4 @@ pub fn elect(client: &Client, config: LeaseConfig) -> Result<(Leadership, Electi
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

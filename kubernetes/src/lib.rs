@@ -13,6 +13,8 @@
 pub mod calls;
 pub mod client;
 pub mod discovery;
+#[cfg(test)]
+mod fake_api;
 pub mod key;
 pub mod lease;
 pub mod namespaces;

@@ -323,4 +323,4 @@ fn panicked(error: JoinError) -> String {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

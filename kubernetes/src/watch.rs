@@ -255,4 +255,4 @@ impl<K: Watchable> Watched<K> {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;
