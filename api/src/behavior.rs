@@ -30,8 +30,8 @@ struct Rules {
     /// Limits to the change within a period.
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     policies: Option<Vec<Policy>>,
-    /// How far the metric may be from its target, as a share of it (0.05 is 5 %), before the replicas change. Default:
-    /// the cluster's, which is 10 %. Needs a Kubernetes with the feature HPAConfigurableTolerance.
+    /// How far the metric may be from its target before the replicas change, as a share of it and in quotes: "0.05" is
+    /// 5 %. Default: the cluster's, which is 10 %. Needs a Kubernetes with the feature HPAConfigurableTolerance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "tolerance")]
     tolerance: Option<Tolerance>,
