@@ -49,7 +49,17 @@ pub(crate) fn check(workspace: &Workspace, cache: &Cache) -> Result<bool> {
         }),
         ("documentation", &|| {
             let mut doc = workspace.cargo("doc");
-            doc.args(["--workspace", "--no-deps", "--profile", PROFILE, "--locked"]);
+            // The examples are there for their features: see the module `build`.
+            doc.args([
+                "--workspace",
+                "--lib",
+                "--bins",
+                "--examples",
+                "--no-deps",
+                "--profile",
+                PROFILE,
+                "--locked",
+            ]);
             run(doc.env("RUSTDOCFLAGS", "-D warnings"), LONG)
         }),
         ("generated files", &|| {

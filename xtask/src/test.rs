@@ -21,8 +21,10 @@ use crate::setup::{self, Parts};
 use crate::workspace::{PROFILE, Workspace};
 use crate::{environment, image};
 
-/// For one test program. Those of the cluster wait for real cooldowns and leases.
-const LIMIT: Duration = Duration::from_secs(20 * 60);
+/// For one test program.
+const LIMIT: Duration = Duration::from_secs(5 * 60);
+/// For one on the cluster: there they wait for real cooldowns and leases.
+const CLUSTER_LIMIT: Duration = Duration::from_secs(20 * 60);
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -161,7 +163,7 @@ fn cluster_tests(
             .current_dir(&test.package)
             .env("CARGO_MANIFEST_DIR", &test.package);
         command.envs(environment.iter().map(|(name, value)| (name, value)));
-        let outcome = libtest::run(&mut command, LIMIT)?;
+        let outcome = libtest::run(&mut command, CLUSTER_LIMIT)?;
         if !outcome.is_success() {
             diagnostics::show(stand.cluster, &stand.parts);
         }
