@@ -127,7 +127,11 @@ fn cluster_task(
         }
         ClusterTask::Down => cluster.down()?,
         ClusterTask::Status => {
-            let (text, well) = cluster.status(&setup::cluster_parts(workspace, cache)?);
+            let (text, well) = match cluster.exists() {
+                // Nobody who asks wants to wait for a build.
+                false => (format!("cluster {}: down\n", cluster.layout().name()), false),
+                true => cluster.status(&setup::cluster_parts(workspace, cache)?),
+            };
             std::io::stdout()
                 .write_all(text.as_bytes())
                 .context("unable to print the status")?;
@@ -138,6 +142,10 @@ fn cluster_task(
             });
         }
         ClusterTask::Shell { command } => {
+            anyhow::ensure!(
+                cluster.exists(),
+                "there is no cluster; start one with `cargo xtask cluster up`"
+            );
             let parts = setup::cluster_parts(workspace, cache)?;
             let environment = environment::of_cluster(workspace, cluster, &parts)?;
             cluster.shell(&environment, &command)?;
