@@ -6,6 +6,7 @@ use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, ResourceExt};
 use rustls_pki_types::CertificateDer;
 use serde_json::json;
+use tracing::info;
 
 use super::RotationSettings;
 use super::material::{Material, authorities};
@@ -80,6 +81,10 @@ impl ApiServiceBundle {
         let parameters = PatchParams::default();
         let call = self.api.patch(NAME, &parameters, &patch);
         within_deadline(|| format!("write the caBundle of APIService {NAME}"), call).await?;
+        info!(
+            authorities = material.authorities.len(),
+            "the caBundle of APIService {NAME} is up to date"
+        );
         Ok(Published::Bundle(wanted.cloned().collect()))
     }
 }

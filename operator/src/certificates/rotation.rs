@@ -18,6 +18,8 @@ use super::{RotationSettings, ServingCertificate};
 
 /// While there is nothing to serve with, the Secret is looked at this often.
 const IMPATIENT: Duration = Duration::from_secs(1);
+/// Whatever the plan says, there is this much between two looks.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 /// A complaint that has not changed is repeated after this long.
 const REPEAT_COMPLAINT: Duration = Duration::from_hours(1);
 
@@ -41,10 +43,12 @@ pub(crate) struct Rotation<L> {
 enum RotationError {
     #[error(transparent)]
     Call(#[from] CallError),
-    #[error("unable to make a certificate")]
+    #[error("unable to make a certificate: {0}")]
     Issue(#[from] rcgen::Error),
-    #[error("unable to use a certificate just made")]
+    #[error("unable to use a certificate just made: {0}")]
     Made(#[from] MaterialError),
+    #[error("this replica no longer leads")]
+    Deposed,
 }
 
 impl<L: Fn() -> bool + Send + Sync> Rotation<L> {
@@ -79,6 +83,7 @@ impl<L: Fn() -> bool + Send + Sync> Rotation<L> {
                     pause
                 }
                 Err(RotationError::Call(error)) if error.is_conflict() => Duration::from_millis(50),
+                Err(RotationError::Deposed) => self.settings.check_every,
                 Err(error) => {
                     self.complain(&error.to_string());
                     self.settings.check_every
@@ -89,7 +94,7 @@ impl<L: Fn() -> bool + Send + Sync> Rotation<L> {
             } else {
                 self.settings.check_every.min(IMPATIENT)
             };
-            sleep(pause.min(longest)).await;
+            sleep(pause.min(longest).max(SHORTEST_PAUSE)).await;
         }
     }
 
@@ -103,8 +108,8 @@ impl<L: Fn() -> bool + Send + Sync> Rotation<L> {
                 self.adopt(material);
                 None
             }
-            Some(Err(problem)) => Some(format!("has content that cannot be used: {problem}")),
-            None => Some("does not exist".to_owned()),
+            Some(Err(problem)) => Some(problem.to_string()),
+            None => Some(String::new()),
         };
         if !(self.leader)() {
             // What was seen as a leader may not be so any more when this replica leads again.
@@ -112,11 +117,17 @@ impl<L: Fn() -> bool + Send + Sync> Rotation<L> {
             return Ok(self.settings.check_every);
         }
         if let Some(why) = unusable {
-            info!(
-                "Secret {}/{} {why}; a new authority is made",
-                self.settings.namespace, self.settings.secret
-            );
-            return self.begin(stored.as_ref(), now).await;
+            let pause = self.begin(stored.as_ref(), now).await?;
+            let RotationSettings {
+                namespace, secret, ..
+            } = &self.settings;
+            match stored {
+                Some(_) => {
+                    warn!("Secret {namespace}/{secret} could not be used and has been replaced: {why}")
+                }
+                None => info!("Secret {namespace}/{secret} has been made"),
+            }
+            return Ok(pause);
         }
         let Some(material) = self.current.clone() else {
             return Ok(self.settings.check_every);
@@ -129,34 +140,33 @@ impl<L: Fn() -> bool + Send + Sync> Rotation<L> {
         match plan(&facts, now, published_for, &self.settings) {
             Step::Wait(until) => Ok(Duration::try_from(until.duration_since(now)).unwrap_or_default()),
             Step::StageAuthority => {
-                info!("the certificate authority is renewed; the old one is trusted for a while longer");
                 let authority = issue::authority(now, self.settings.authority_validity)?;
                 let bundle = authority.certificate.clone() + &material.bundle(usize::MAX);
                 let leaf = material.leaf_pem();
-                self.write(&bundle, &authority.key, leaf, stored, now).await
+                let pause = self.write(&bundle, &authority.key, leaf, stored, now).await?;
+                info!("the certificate authority is renewed; the old one stays trusted for a while");
+                Ok(pause)
             }
             Step::IssueLeaf => {
-                if let Err(problem) = &material.leaf {
-                    info!("a serving certificate is made: {problem}");
-                } else {
-                    info!("the serving certificate is renewed");
-                }
                 let leaf = self.issue_leaf(&material, now)?;
                 let leaf = Some((&*leaf.certificate, &*leaf.key));
-                self.write(
-                    &material.bundle(usize::MAX),
-                    material.signer_pem(),
-                    leaf,
-                    stored,
-                    now,
-                )
-                .await
+                let bundle = material.bundle(usize::MAX);
+                let pause = self
+                    .write(&bundle, material.signer_pem(), leaf, stored, now)
+                    .await?;
+                match &material.leaf {
+                    Ok(_) => info!("the serving certificate is renewed"),
+                    Err(problem) => warn!("the serving certificate is replaced: {problem}"),
+                }
+                Ok(pause)
             }
             Step::RetireAuthorities => {
-                info!("the old certificate authority is no longer trusted");
                 let leaf = material.leaf_pem();
-                self.write(&material.bundle(1), material.signer_pem(), leaf, stored, now)
-                    .await
+                let pause = self
+                    .write(&material.bundle(1), material.signer_pem(), leaf, stored, now)
+                    .await?;
+                info!("the old certificate authority is no longer trusted");
+                Ok(pause)
             }
         }
     }
@@ -219,7 +229,7 @@ impl<L: Fn() -> bool + Send + Sync> Rotation<L> {
         });
         let material = Material::from_pem(bundle, signer, leaf, now)?;
         if !(self.leader)() {
-            return Ok(self.settings.check_every);
+            return Err(RotationError::Deposed);
         }
         self.secret.write(&material, over).await?;
         self.adopt(material);

@@ -12,6 +12,8 @@ use super::discovery::{Document, GROUP, VERSION, answer_json};
 const LIST: &str = "io.k8s.metrics.pkg.apis.external_metrics.v1beta1.ExternalMetricValueList";
 const VALUE: &str = "io.k8s.metrics.pkg.apis.external_metrics.v1beta1.ExternalMetricValue";
 const PATH: &str = "/apis/external.metrics.k8s.io/v1beta1/namespaces/{namespace}/{metricName}";
+/// `kubectl explain` finds a kind only by a path that ends in the resource's name of the discovery document.
+const LISTED_PATH: &str = "/apis/external.metrics.k8s.io/v1beta1/namespaces/{namespace}/externalmetrics";
 
 static V2: LazyLock<Document> = LazyLock::new(|| Document::new("application/json", v2().to_string()));
 static V3: LazyLock<Document> = LazyLock::new(|| Document::new("application/json", v3().to_string()));
@@ -62,6 +64,10 @@ fn v2() -> Value {
 fn v3() -> Value {
     let reference = format!("#/components/schemas/{LIST}");
     let text = json!({ "schema": { "type": "string" } });
+    let ok = json!({
+        "description": "OK",
+        "content": { "application/json": { "schema": { "$ref": reference } } },
+    });
     json!({
         "openapi": "3.0.0",
         "info": info(),
@@ -74,10 +80,15 @@ fn v3() -> Value {
                 path_parameter("metricName", text),
                 { "name": "labelSelector", "in": "query", "schema": { "type": "string" }, "description": SELECTOR },
             ],
-            "responses": { "200": {
-                "description": "OK",
-                "content": { "application/json": { "schema": { "$ref": reference } } },
-            } },
+            "responses": { "200": ok },
+        } }, LISTED_PATH: { "get": {
+            "description": "Stands for the reads of all metrics, which are not listed one by one.",
+            "operationId": "listExternalMetrics",
+            "tags": ["externalMetrics_v1beta1"],
+            "x-kubernetes-action": "list",
+            "x-kubernetes-group-version-kind": { "group": GROUP, "version": VERSION, "kind": "ExternalMetricValueList" },
+            "parameters": [path_parameter("namespace", json!({ "schema": { "type": "string" } }))],
+            "responses": { "200": ok },
         } } },
         "components": { "schemas": schemas("#/components/schemas/") },
     })
@@ -162,10 +173,10 @@ mod tests {
 
     #[test]
     fn every_reference_leads_somewhere() {
-        for document in [v2(), v3()] {
+        for (document, count) in [(v2(), 2), (v3(), 3)] {
             let mut found = Vec::new();
             references(&document, &mut found);
-            assert_eq!(found.len(), 2);
+            assert_eq!(found.len(), count);
             for reference in found {
                 let pointer = reference.strip_prefix('#').unwrap();
                 assert!(document.pointer(pointer).is_some(), "{reference}");
