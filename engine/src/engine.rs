@@ -7,6 +7,7 @@ use std::time::Duration;
 use dormouse_core::DecisionRecord;
 use dormouse_scalers::clients::Clients;
 use dormouse_scalers::{ConfigError, Connect, ServiceEndpoints, Trigger, connect};
+use jiff::Timestamp;
 use tokio::sync::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -14,6 +15,12 @@ use crate::board::{MetricError, Served, Slot};
 use crate::object::{LiveTrigger, LoopHandle, Memory, Object, within_deadline};
 use crate::ports::{AutoscalerMetric, AutoscalerSpec, Journal, Leadership, PortError, Ports};
 use crate::spec::{ConnectedTrigger, ObjectKey, ObjectSpec, TriggerSpec, duplicate_metric};
+
+/// Builds a scaler.
+pub type Connector = Arc<dyn Fn(&Connect) -> Result<Arc<dyn Trigger>, ConfigError> + Send + Sync>;
+
+/// Tells the time.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// What all objects share.
 #[derive(Clone)]
@@ -24,6 +31,22 @@ pub struct Settings {
     pub clients: Arc<Clients>,
     /// Service addresses, where there is a cluster.
     pub endpoints: Option<Arc<dyn ServiceEndpoints>>,
+    /// How scalers are built: by their registry.
+    pub connect: Connector,
+    /// The time of day.
+    pub now: Clock,
+}
+
+impl Settings {
+    /// The registry's scalers and the system's clock.
+    #[must_use]
+    pub fn new(
+        default_deadline: Duration,
+        clients: Arc<Clients>,
+        endpoints: Option<Arc<dyn ServiceEndpoints>>,
+    ) -> Self {
+        Self { default_deadline, clients, endpoints, connect: Arc::new(connect), now: Arc::new(Timestamp::now) }
+    }
 }
 
 /// Why an object cannot run.
@@ -171,6 +194,7 @@ impl Engine {
             ports,
             journal: self.shared.journal.clone(),
             leadership: self.shared.leadership.clone(),
+            now: self.shared.settings.now.clone(),
         });
         entry.replace(Some(object.clone()));
         if should_run {
@@ -274,7 +298,7 @@ impl Engine {
             endpoints: settings.endpoints.clone(),
             params: trigger.params.clone(),
         };
-        connect(&cx).map_err(|error| ApplyError::Trigger {
+        (settings.connect)(&cx).map_err(|error| ApplyError::Trigger {
             index: trigger.index,
             trigger_type: trigger.params.trigger_type.clone(),
             error,

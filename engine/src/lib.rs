@@ -19,7 +19,7 @@ mod object;
 mod reader;
 
 pub use board::{MetricError, Served};
-pub use engine::{ApplyError, Engine, Settings};
+pub use engine::{Applied, ApplyError, Engine, Settings};
 pub use ports::{
     Acted, Autoscaler, AutoscalerMetric, AutoscalerSpec, Journal, Leadership, PortError, Ports, Target, TargetState,
     TickOutcome, TickReport, TriggerRead,

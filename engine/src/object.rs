@@ -1,6 +1,7 @@
 //! One ScaledObject at run time: its connected triggers, its memory, and its loop.
 
 use std::convert::Infallible;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::board::{MetricError, Served, Slot};
+use crate::engine::Clock;
 use crate::ports::{Acted, Journal, Leadership, PortError, Ports, TickOutcome, TickReport, TriggerRead};
 use crate::reader::{ReadResult, read};
 use crate::spec::{ConnectedTrigger, ObjectSpec};
@@ -69,6 +71,7 @@ pub(crate) struct Object {
     pub(crate) memory: Arc<Memory>,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) leadership: Arc<dyn Leadership>,
+    pub(crate) now: Clock,
 }
 
 impl Object {
@@ -82,7 +85,7 @@ impl Object {
         {
             let mut last_active = lock(&self.memory.last_active);
             if last_active.is_none() {
-                *last_active = if self.spec.was_active { Some(Timestamp::now()) } else { self.spec.last_active };
+                *last_active = if self.spec.was_active { Some((self.now)()) } else { self.spec.last_active };
             }
         }
         let mut leading = self.leadership.subscribe();
@@ -130,10 +133,9 @@ impl Object {
     /// Spreads objects over the window by their uid; those with replicas go into its first half.
     fn first_tick_delay(&self) -> Duration {
         let window = self.policy.polling_interval.min(SPREAD) / 2;
-        let hash = self.spec.uid.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        let share = u32::try_from(hash >> 48).unwrap_or(0);
+        let mut hasher = DefaultHasher::new();
+        self.spec.uid.hash(&mut hasher);
+        let share = u32::try_from(hasher.finish() >> 48).unwrap_or(0);
         let offset = window * share / 0x1_0000;
         if self.spec.was_active { offset } else { window + offset }
     }
@@ -146,7 +148,7 @@ impl Object {
     }
 
     async fn read_one(&self, trigger: &LiveTrigger) -> TriggerReading {
-        let result = read(trigger.connected.scaler.clone()).await;
+        let result = read(trigger.connected.scaler.clone(), &self.now).await;
         self.take_in(trigger, result)
     }
 
@@ -221,7 +223,7 @@ impl Object {
     }
 
     fn decide(&self, replicas: u32, readings: &ReadingSet) -> DecisionRecord {
-        let now = Timestamp::now();
+        let now = (self.now)();
         let mut last_active = lock(&self.memory.last_active);
         let observation = Observation { replicas, created: self.spec.created, last_active: *last_active };
         let decision = decide(&self.policy, &observation, readings, now);
@@ -281,7 +283,7 @@ impl Object {
                     let current = self.memory.replicas.load(Ordering::Relaxed);
                     fallback
                         .metric_value(policy.target, current, ready)
-                        .map(|value| Served { value, at: Timestamp::now(), fallback: true })
+                        .map(|value| Served { value, at: (self.now)(), fallback: true })
                         .ok_or_else(|| MetricError::FallbackImpossible(name()))
                 }
                 None => Err(MetricError::Failing { metric: name(), failure }),

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use dormouse_core::{ReadFailure, Reading};
 use dormouse_scalers::Trigger;
-use jiff::Timestamp;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
+
+use crate::engine::Clock;
 
 /// What a read gave, and how long it took.
 #[derive(Clone, Debug)]
@@ -18,12 +19,12 @@ pub(crate) struct ReadResult {
 
 /// Reads once. The read runs in a task of its own, so that a panic in a parser ends that task and no other, and the task
 /// dies with the deadline or with the caller.
-pub(crate) async fn read(scaler: Arc<dyn Trigger>) -> ReadResult {
+pub(crate) async fn read(scaler: Arc<dyn Trigger>, now: &Clock) -> ReadResult {
     let deadline = scaler.deadline();
     let started = Instant::now();
     let task = AbortOnDropHandle::new(tokio::spawn(scaler.read()));
     let outcome = match timeout(deadline, task).await {
-        Ok(Ok(Ok(observed))) => Reading::new(observed.value, observed.active, Timestamp::now()).ok_or_else(|| {
+        Ok(Ok(Ok(observed))) => Reading::new(observed.value, observed.active, now()).ok_or_else(|| {
             ReadFailure {
                 category: "bad-answer",
                 message: "the source answered with a value that is not a finite number".into(),

@@ -13,8 +13,7 @@ use std::sync::Arc;
 
 use dormouse_api::{GroupVersionKindResource, ScaledObject, ScaledObjectStatus, conditions, labels};
 use dormouse_core::ScalePolicy;
-use dormouse_engine::engine::Applied;
-use dormouse_engine::{ApplyError, ObjectKey, ObjectSpec, Ports, TriggerSpec};
+use dormouse_engine::{Applied, ApplyError, ObjectKey, ObjectSpec, Ports, TriggerSpec};
 use dormouse_kubernetes::discovery::DiscoveryFailure;
 use dormouse_kubernetes::{CallError, Priority};
 use dormouse_translate::parameters::ResolveError;

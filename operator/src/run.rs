@@ -49,7 +49,7 @@ use crate::{authentications, reconcile, undecodable};
 const ENDPOINT_PROPAGATION: Duration = Duration::from_secs(3);
 /// How long the whole stop may take.
 const GRACE: Duration = Duration::from_secs(9);
-/// How long a watched authentication may wait for its turn.
+/// Authentications brought in order at once.
 const AUTHENTICATION_WORKERS: usize = 4;
 /// Objects that no type could decode and that wait to be told so.
 const UNDECODABLE_QUEUE: usize = 256;
@@ -195,15 +195,16 @@ fn assemble(
         refresh: Box::new(move |key| refresh.add(key.clone())),
         failing: Mutex::new(HashMap::new()),
     });
-    let settings = Settings {
-        default_deadline: Duration::from_millis(args.http_default_timeout.max(1)),
-        clients: Arc::new(Clients::new(ClientsConfig {
-            ca_dir: args.ca_dir.clone(),
-            disable_keep_alive: args.http_disable_keep_alive,
-            ..ClientsConfig::default()
-        })),
-        endpoints: Some(Arc::new(SliceEndpoints { client: client.clone(), calls: calls.clone() })),
-    };
+    let clients = Clients::new(ClientsConfig {
+        ca_dir: args.ca_dir.clone(),
+        disable_keep_alive: args.http_disable_keep_alive,
+        ..ClientsConfig::default()
+    });
+    let settings = Settings::new(
+        Duration::from_millis(args.http_default_timeout.max(1)),
+        Arc::new(clients),
+        Some(Arc::new(SliceEndpoints { client: client.clone(), calls: calls.clone() })),
+    );
     let cx = Arc::new(Context {
         discovery: Discovery::new(client.clone(), calls.clone()),
         engine: Engine::new(settings, journal.clone(), leadership.clone()),

@@ -1,0 +1,520 @@
+//! The engine on paused time, with scripted triggers and a target in memory.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use dormouse_core::{Fallback, FallbackBehavior, Pause, ReplicaRange, ScalePolicy, TargetKind};
+use dormouse_engine::{
+    ApplyError, Autoscaler, AutoscalerSpec, Engine, Journal, Leadership, MetricError, ObjectKey, ObjectSpec,
+    PortError, Ports, Settings, Target, TargetState, TickOutcome, TickReport, TriggerRead, TriggerSpec,
+};
+use dormouse_scalers::clients::{Clients, ClientsConfig};
+use dormouse_scalers::error::ReadErrorKind;
+use dormouse_scalers::{ConfigError, Connect, MetricSpec, Observed, ReadError, Trigger, TriggerParams};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+
+/// How a scripted source behaves.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Source {
+    Says(f64),
+    SaysAfter(f64, Duration),
+    Fails,
+    Hangs,
+    Panics,
+    SaysNaN,
+}
+
+#[derive(Clone)]
+struct Script {
+    source: Arc<Mutex<Source>>,
+    reads: Arc<AtomicUsize>,
+}
+
+impl Script {
+    fn set(&self, source: Source) {
+        *self.source.lock().unwrap() = source;
+    }
+
+    fn reads(&self) -> usize {
+        self.reads.load(Ordering::SeqCst)
+    }
+}
+
+struct Scripted {
+    script: Script,
+    name: String,
+}
+
+impl Trigger for Scripted {
+    fn label(&self) -> &'static str {
+        "scriptedScaler"
+    }
+
+    fn metric(&self) -> MetricSpec {
+        MetricSpec { base_name: self.name.clone(), target: dormouse_scalers::Target::Whole(5) }
+    }
+
+    fn deadline(&self) -> Duration {
+        Duration::from_secs(3)
+    }
+
+    fn read(self: Arc<Self>) -> BoxFuture<'static, Result<Observed, ReadError>> {
+        async move {
+            self.script.reads.fetch_add(1, Ordering::SeqCst);
+            let source = *self.script.source.lock().unwrap();
+            match source {
+                Source::Says(value) => Ok(Observed::above(value, 0.0)),
+                Source::SaysAfter(value, delay) => {
+                    sleep(delay).await;
+                    Ok(Observed::above(value, 0.0))
+                }
+                Source::Fails => Err(ReadError::new(ReadErrorKind::Unreachable, "no connection")),
+                Source::Hangs => std::future::pending().await,
+                Source::Panics => panic!("a parser that fails"),
+                Source::SaysNaN => Ok(Observed::above(f64::NAN, 0.0)),
+            }
+        }
+        .boxed()
+    }
+}
+
+#[derive(Default)]
+struct World {
+    replicas: AtomicU32,
+    unreachable: AtomicBool,
+    /// (seconds since the start, replicas) of each change.
+    changes: Mutex<Vec<(f64, u32)>>,
+    ensured: Mutex<Vec<AutoscalerSpec>>,
+    removed: AtomicUsize,
+    ticks: Mutex<Vec<String>>,
+    started: Mutex<Option<Instant>>,
+}
+
+impl World {
+    fn elapsed(&self) -> f64 {
+        self.started.lock().unwrap().expect("set when the bench is built").elapsed().as_secs_f64()
+    }
+
+    fn changes(&self) -> Vec<(f64, u32)> {
+        self.changes.lock().unwrap().clone()
+    }
+}
+
+struct Port(Arc<World>);
+
+impl Target for Port {
+    fn observe(&self) -> BoxFuture<'_, Result<TargetState, PortError>> {
+        async {
+            if self.0.unreachable.load(Ordering::SeqCst) {
+                return Err(PortError { category: "timeout", message: "no answer".into() });
+            }
+            Ok(TargetState { replicas: self.0.replicas.load(Ordering::SeqCst) })
+        }
+        .boxed()
+    }
+
+    fn set_replicas(&self, to: u32, _waking: bool) -> BoxFuture<'_, Result<(), PortError>> {
+        async move {
+            self.0.replicas.store(to, Ordering::SeqCst);
+            let at = self.0.elapsed();
+            self.0.changes.lock().unwrap().push((at, to));
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn ready_replicas(&self) -> BoxFuture<'_, Result<u32, PortError>> {
+        async { Ok(self.0.replicas.load(Ordering::SeqCst)) }.boxed()
+    }
+}
+
+impl Autoscaler for Port {
+    fn ensure<'a>(&'a self, spec: &'a AutoscalerSpec) -> BoxFuture<'a, Result<(), PortError>> {
+        self.0.ensured.lock().unwrap().push(spec.clone());
+        async { Ok(()) }.boxed()
+    }
+
+    fn remove(&self) -> BoxFuture<'_, Result<(), PortError>> {
+        self.0.removed.fetch_add(1, Ordering::SeqCst);
+        async { Ok(()) }.boxed()
+    }
+}
+
+struct Notes(Arc<World>);
+
+impl Journal for Notes {
+    fn read(&self, _object: &ObjectKey, _read: &TriggerRead<'_>) {}
+
+    fn tick<'a>(&'a self, report: TickReport<'a>) -> BoxFuture<'a, ()> {
+        let note = match &report.outcome {
+            TickOutcome::TargetUnknown(_) => "target-unknown".to_owned(),
+            TickOutcome::Decided { record, .. } => record.decision.reason.name().to_owned(),
+        };
+        self.0.ticks.lock().unwrap().push(note);
+        async {}.boxed()
+    }
+}
+
+struct Lease(watch::Sender<bool>);
+
+impl Leadership for Lease {
+    fn is_leader(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    fn subscribe(&self) -> watch::Receiver<bool> {
+        self.0.subscribe()
+    }
+}
+
+struct Bench {
+    engine: Engine,
+    world: Arc<World>,
+    scripts: HashMap<String, Script>,
+    lease: Arc<Lease>,
+}
+
+impl Bench {
+    /// An engine whose triggers, named `a`, `b` and so on, are scripted.
+    fn new(sources: &[(&str, Source)]) -> Self {
+        let script = |source| Script { source: Arc::new(Mutex::new(source)), reads: Arc::default() };
+        let scripts: HashMap<String, Script> =
+            sources.iter().map(|(name, source)| ((*name).to_owned(), script(*source))).collect();
+        let world = Arc::new(World::default());
+        *world.started.lock().unwrap() = Some(Instant::now());
+        let known = scripts.clone();
+        let connect = move |cx: &Connect| -> Result<Arc<dyn Trigger>, ConfigError> {
+            let name = cx.params.metadata["name"].clone();
+            match known.get(&name) {
+                Some(script) => Ok(Arc::new(Scripted { script: script.clone(), name })),
+                None => Err(ConfigError::UnknownType(name)),
+            }
+        };
+        let started = Instant::now();
+        let base = Timestamp::from_second(1_000_000).unwrap();
+        let mut settings =
+            Settings::new(Duration::from_secs(3), Arc::new(Clients::new(ClientsConfig::default())), None);
+        settings.connect = Arc::new(connect);
+        settings.now = Arc::new(move || base + started.elapsed());
+        let lease = Arc::new(Lease(watch::Sender::new(true)));
+        let engine = Engine::new(settings, Arc::new(Notes(world.clone())), lease.clone());
+        Self { engine, world, scripts, lease }
+    }
+
+    fn ports(&self) -> Ports {
+        Ports { target: Arc::new(Port(self.world.clone())), autoscaler: Arc::new(Port(self.world.clone())) }
+    }
+
+    async fn apply(&self, spec: ObjectSpec) {
+        self.engine.apply(spec, self.ports()).await.unwrap();
+    }
+
+    async fn metric(&self, name: &str) -> Result<f64, MetricError> {
+        self.engine.external_metric(&key(), name, false).await.map(|served| served.value)
+    }
+}
+
+fn key() -> ObjectKey {
+    ObjectKey::new("shop", "orders")
+}
+
+fn spec(triggers: &[&str], interval: u64, cooldown: u64) -> ObjectSpec {
+    let trigger = |(index, name): (usize, &&str)| TriggerSpec {
+        index,
+        name: None,
+        target_kind: TargetKind::AverageValue,
+        use_cached_metrics: false,
+        params: TriggerParams {
+            trigger_type: "scripted".into(),
+            metadata: BTreeMap::from([("name".to_owned(), (*name).to_owned())]),
+            ..Default::default()
+        },
+    };
+    ObjectSpec {
+        key: key(),
+        uid: "uid".into(),
+        generation: 1,
+        created: Timestamp::from_second(0).unwrap(),
+        policy: ScalePolicy {
+            replicas: ReplicaRange::try_new(None, 10, None).unwrap(),
+            polling_interval: Duration::from_secs(interval),
+            cooldown_period: Duration::from_secs(cooldown),
+            initial_cooldown_period: Duration::ZERO,
+            fallback: None,
+            pause: Pause::No,
+            force_activation: false,
+            triggers: Vec::new(),
+            has_resource_triggers: false,
+        },
+        triggers: triggers.iter().enumerate().map(trigger).collect(),
+        last_active: None,
+        was_active: false,
+        resumed: false,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn wakes_at_the_tick_after_the_first_message_and_rests_at_the_first_tick_after_the_cooldown() {
+    let bench = Bench::new(&[("a", Source::Says(0.0))]);
+    bench.apply(spec(&["a"], 10, 25)).await;
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(bench.world.changes(), []);
+    bench.scripts["a"].set(Source::Says(3.0));
+    sleep(Duration::from_secs(16)).await;
+    assert_eq!(bench.world.changes(), [(10.0, 1)]);
+    // Active at the ticks at 10 and 20 s, silent from 30 s on: 20 + 25 = 45 s is over at the tick at 50 s.
+    bench.scripts["a"].set(Source::Says(0.0));
+    sleep(Duration::from_secs(28)).await;
+    assert_eq!(bench.world.changes(), [(10.0, 1)], "the cooldown runs");
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(bench.world.changes(), [(10.0, 1), (50.0, 0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_source_does_not_delay_the_wake_that_a_quick_one_asks_for() {
+    for slow in [Source::Hangs, Source::SaysAfter(0.0, Duration::from_millis(2900))] {
+        let bench = Bench::new(&[("a", slow), ("b", Source::Says(1.0))]);
+        bench.apply(spec(&["a", "b"], 30, 60)).await;
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!(bench.world.changes().len(), 1, "{slow:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn hanging_failing_and_panicking_sources_never_lower_anything() {
+    for bad in [Source::Hangs, Source::Fails, Source::Panics, Source::SaysNaN] {
+        let bench = Bench::new(&[("a", Source::Says(0.0)), ("b", bad)]);
+        bench.world.replicas.store(4, Ordering::SeqCst);
+        bench.apply(spec(&["a", "b"], 5, 0)).await;
+        sleep(Duration::from_secs(120)).await;
+        assert_eq!(bench.world.changes(), [], "{bad:?}");
+        assert!(bench.world.ticks.lock().unwrap().iter().all(|note| note == "reading-missing"), "{bad:?}");
+        assert_eq!(bench.metric("s0-a").await, Ok(0.0), "the healthy one is served: {bad:?}");
+        assert!(matches!(bench.metric("s1-b").await, Err(MetricError::Failing { .. })), "{bad:?}");
+        bench.scripts["b"].set(Source::Says(0.0));
+        sleep(Duration::from_secs(11)).await;
+        assert_eq!(bench.world.replicas.load(Ordering::SeqCst), 0, "rests once all is known: {bad:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_cannot_be_read_is_left_alone_and_metrics_are_served_all_the_same() {
+    let bench = Bench::new(&[("a", Source::Says(7.0))]);
+    bench.world.unreachable.store(true, Ordering::SeqCst);
+    bench.apply(spec(&["a"], 5, 0)).await;
+    sleep(Duration::from_secs(12)).await;
+    assert_eq!(bench.world.changes(), []);
+    assert_eq!(bench.metric("s0-a").await, Ok(7.0));
+    assert_eq!(*bench.world.ticks.lock().unwrap(), ["target-unknown"; 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn sources_are_read_once_per_interval_asleep_and_every_15_s_awake() {
+    let bench = Bench::new(&[("a", Source::Says(0.0))]);
+    bench.apply(spec(&["a"], 30, 0)).await;
+    sleep(Duration::from_secs(299)).await;
+    assert_eq!(bench.scripts["a"].reads(), 10, "asleep");
+
+    let bench = Bench::new(&[("a", Source::Says(9.0))]);
+    bench.apply(spec(&["a"], 30, 0)).await;
+    sleep(Duration::from_secs(299)).await;
+    assert_eq!(bench.scripts["a"].reads(), 20, "awake");
+
+    let bench = Bench::new(&[("a", Source::Says(9.0))]);
+    let mut cached = spec(&["a"], 30, 0);
+    cached.triggers[0].use_cached_metrics = true;
+    bench.apply(cached).await;
+    sleep(Duration::from_secs(299)).await;
+    assert_eq!(bench.scripts["a"].reads(), 10, "awake, with useCachedMetrics");
+}
+
+#[tokio::test(start_paused = true)]
+async fn readings_in_between_decide_nothing() {
+    let bench = Bench::new(&[("a", Source::Says(9.0))]);
+    bench.apply(spec(&["a"], 75, 0)).await;
+    sleep(Duration::from_secs(1)).await;
+    bench.scripts["a"].set(Source::Says(0.0));
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(bench.metric("s0-a").await, Ok(0.0), "the HPA sees it");
+    assert_eq!(bench.world.changes(), [(0.0, 1)], "but nobody falls asleep before the tick");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_too_old_is_an_error_and_never_a_number() {
+    let bench = Bench::new(&[("a", Source::Says(9.0))]);
+    bench.apply(spec(&["a"], 30, 0)).await;
+    sleep(Duration::from_secs(1)).await;
+    bench.lease.0.send_replace(false);
+    sleep(Duration::from_secs(17)).await;
+    assert_eq!(bench.metric("s0-a").await, Ok(9.0), "15 s of cadence, 3 s of deadline, 1 s");
+    sleep(Duration::from_secs(3)).await;
+    assert!(matches!(bench.metric("s0-a").await, Err(MetricError::TooOld { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_reading_is_waited_for_a_little() {
+    let bench = Bench::new(&[("a", Source::SaysAfter(4.0, Duration::from_millis(500)))]);
+    bench.apply(spec(&["a"], 30, 0)).await;
+    assert_eq!(bench.metric("s0-a").await, Ok(4.0));
+    let bench = Bench::new(&[("a", Source::Hangs)]);
+    bench.apply(spec(&["a"], 30, 0)).await;
+    let asked = Instant::now();
+    assert!(matches!(bench.metric("s0-a").await, Err(MetricError::NotYet(_))));
+    assert_eq!(asked.elapsed(), Duration::from_secs(2));
+    assert!(matches!(bench.metric("s9-x").await, Err(MetricError::UnknownMetric(_))));
+    assert!(matches!(
+        bench.engine.external_metric(&ObjectKey::new("shop", "nope"), "s0-a", false).await,
+        Err(MetricError::UnknownObject(_))
+    ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_without_the_lease_and_a_takeover_does_not_cut_a_cooldown_short() {
+    let bench = Bench::new(&[("a", Source::Says(0.0))]);
+    bench.lease.0.send_replace(false);
+    bench.world.replicas.store(3, Ordering::SeqCst);
+    let mut known = spec(&["a"], 5, 60);
+    known.was_active = true;
+    known.resumed = true;
+    known.last_active = Some(Timestamp::from_second(5).unwrap());
+    bench.apply(known.clone()).await;
+    sleep(Duration::from_secs(100)).await;
+    assert_eq!((bench.world.changes(), bench.scripts["a"].reads()), (vec![], 0), "a follower only waits");
+
+    bench.lease.0.send_replace(true);
+    bench.apply(known.clone()).await;
+    sleep(Duration::from_secs(55)).await;
+    assert_eq!(bench.world.changes(), [], "the cooldown counts from the take-over");
+    sleep(Duration::from_secs(15)).await;
+    assert_eq!(bench.world.changes().last().map(|change| change.1), Some(0));
+
+    bench.scripts["a"].set(Source::Says(5.0));
+    bench.lease.0.send_replace(false);
+    sleep(Duration::from_secs(30)).await;
+    assert_eq!(bench.world.replicas.load(Ordering::SeqCst), 0, "the lease is gone, and with it the right to wake");
+}
+
+#[tokio::test(start_paused = true)]
+async fn first_ticks_after_a_start_are_spread_and_awake_objects_go_first() {
+    let mut firsts = Vec::new();
+    for (uid, was_active) in [("u1", true), ("u2", true), ("u3", false), ("u4", false)] {
+        let bench = Bench::new(&[("a", Source::Says(0.0))]);
+        let mut resumed = spec(&["a"], 30, 300);
+        (resumed.uid, resumed.was_active, resumed.resumed) = (uid.into(), was_active, true);
+        bench.apply(resumed).await;
+        let started = Instant::now();
+        while bench.scripts["a"].reads() == 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        firsts.push(started.elapsed());
+    }
+    let half = Duration::from_millis(2502);
+    assert!(firsts[..2].iter().all(|first| *first <= half), "{firsts:?}");
+    assert!(firsts[2..].iter().all(|first| *first + Duration::from_millis(2) >= half), "{firsts:?}");
+    assert!(firsts.iter().all(|first| *first <= Duration::from_millis(5002)), "{firsts:?}");
+    assert_ne!(firsts[0], firsts[1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_pause_removes_the_autoscaler_and_holds_the_replicas_whatever_the_bounds() {
+    let bench = Bench::new(&[("a", Source::Says(9.0))]);
+    bench.apply(spec(&["a"], 5, 0)).await;
+    sleep(Duration::from_secs(1)).await;
+    let mut paused = spec(&["a"], 5, 0);
+    paused.policy.pause = Pause::Full { replicas: Some(12) };
+    bench.apply(paused).await;
+    assert_eq!(bench.world.removed.load(Ordering::SeqCst), 1);
+    assert_eq!(bench.world.replicas.load(Ordering::SeqCst), 12);
+    let reads = bench.scripts["a"].reads();
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(bench.scripts["a"].reads(), reads, "nothing is read while paused");
+    bench.apply(spec(&["a"], 5, 0)).await;
+    sleep(Duration::from_secs(1)).await;
+    assert!(bench.scripts["a"].reads() > reads, "read at once after the pause");
+}
+
+#[tokio::test(start_paused = true)]
+async fn applying_the_same_again_changes_nothing_and_a_mistake_stops_nothing() {
+    let bench = Bench::new(&[("a", Source::Says(0.0))]);
+    bench.apply(spec(&["a"], 10, 0)).await;
+    sleep(Duration::from_secs(4)).await;
+    for _ in 0..3 {
+        bench.apply(spec(&["a"], 10, 0)).await;
+    }
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(bench.scripts["a"].reads(), 1, "the loop was not restarted");
+    let wrong = bench.engine.apply(spec(&["nope"], 10, 0), bench.ports()).await.unwrap_err();
+    assert!(matches!(wrong, ApplyError::Trigger { index: 0, .. }), "{wrong}");
+    let twice = bench.engine.apply(spec(&["a", "a"], 10, 0), bench.ports()).await;
+    assert!(twice.is_ok(), "the index tells them apart");
+    sleep(Duration::from_secs(30)).await;
+    assert!(bench.scripts["a"].reads() > 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fallback_serves_its_value_only_above_the_threshold() {
+    let bench = Bench::new(&[("a", Source::Fails)]);
+    let mut falling = spec(&["a"], 5, 0);
+    falling.policy.fallback =
+        Some(Fallback { failure_threshold: 2, replicas: 6, behavior: FallbackBehavior::Static });
+    bench.apply(falling).await;
+    sleep(Duration::from_secs(6)).await;
+    assert!(matches!(bench.metric("s0-a").await, Err(MetricError::Failing { .. })), "two failures");
+    assert_eq!(bench.world.changes(), []);
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(bench.metric("s0-a").await, Ok(30.0), "three: 6 replicas x target 5");
+    assert_eq!(bench.world.changes(), [(10.0, 1)], "and the target wakes");
+    bench.scripts["a"].set(Source::Says(2.0));
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(bench.metric("s0-a").await, Ok(2.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_that_must_reads_once_for_all_who_ask() {
+    let bench = Bench::new(&[("a", Source::SaysAfter(4.0, Duration::from_millis(100)))]);
+    bench.lease.0.send_replace(false);
+    bench.apply(spec(&["a"], 30, 0)).await;
+    let asked = (0..50).map(|_| {
+        let engine = bench.engine.clone();
+        tokio::spawn(async move { engine.external_metric(&key(), "S0-A", true).await.map(|served| served.value) })
+    });
+    for answer in futures::future::join_all(asked).await {
+        assert_eq!(answer.unwrap(), Ok(4.0));
+    }
+    assert_eq!(bench.scripts["a"].reads(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hanging_objects_delay_no_other() {
+    let bench = Bench::new(&[("a", Source::Hangs), ("b", Source::Says(1.0))]);
+    for index in 0..200 {
+        let mut hanging = spec(&["a"], 1, 0);
+        hanging.key = ObjectKey::new("shop", format!("hanging-{index}"));
+        bench.apply(hanging).await;
+    }
+    bench.apply(spec(&["b"], 30, 0)).await;
+    let woken = timeout(Duration::from_millis(100), async {
+        while bench.world.changes().is_empty() {
+            sleep(Duration::from_millis(1)).await;
+        }
+    });
+    woken.await.expect("woken beside 200 sources that hang");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removed_object_is_gone() {
+    let bench = Bench::new(&[("a", Source::Says(0.0))]);
+    bench.apply(spec(&["a"], 5, 0)).await;
+    sleep(Duration::from_secs(1)).await;
+    assert!(bench.engine.remove(&key()).await);
+    let reads = bench.scripts["a"].reads();
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(bench.scripts["a"].reads(), reads);
+    assert!(matches!(bench.metric("s0-a").await, Err(MetricError::UnknownObject(_))));
+}
