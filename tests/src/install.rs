@@ -152,7 +152,17 @@ impl Installation {
         let chart = cluster.chart().as_os_str().to_owned();
         // Another field manager may have scaled the Deployment or applied the CRDs; this states what should be.
         let mut arguments = vec!["upgrade".into(), self.name.clone().into(), chart];
-        arguments.extend(["--install", "--take-ownership", "--force-conflicts", "--wait", "--timeout", "120s"].map(Into::into));
+        arguments.extend(
+            [
+                "--install",
+                "--take-ownership",
+                "--force-conflicts",
+                "--wait",
+                "--timeout",
+                "120s",
+            ]
+            .map(Into::into),
+        );
         arguments.extend(["--namespace".into(), self.namespace.clone().into()]);
         for value in values.iter().chain(&self.values) {
             arguments.extend(["--set".into(), value.into()]);

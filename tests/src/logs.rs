@@ -74,3 +74,21 @@ pub async fn assert_no_canary(
     }
     Ok(())
 }
+
+/// Fails if the API server refused the operator a right, by what the operator logged.
+///
+/// # Errors
+/// When it did; with the first such line.
+pub async fn assert_nothing_denied(cluster: &Cluster, installation: &Installation) -> Result<()> {
+    let logs = of_operator(cluster, installation).await?;
+    let user = format!("system:serviceaccount:{}:", installation.namespace());
+    let denied = logs
+        .lines()
+        .find(|line| line.contains("is forbidden") && line.contains(&user));
+    ensure!(
+        denied.is_none(),
+        "the chart grants too little: {}",
+        denied.unwrap_or_default()
+    );
+    Ok(())
+}

@@ -169,5 +169,12 @@ async fn zero_to_n_and_back_without_losing_a_message() -> Result<()> {
 
     let canaries = [example.access_key.as_str(), example.secret_key.as_str()];
     logs::assert_no_canary(&cluster, &installation, namespace.name(), &canaries).await?;
+    logs::assert_nothing_denied(&cluster, &installation).await?;
+    println!(
+        "0 -> 1 after {latency:?} (interval {INTERVAL:?}); replicas {between:?}; {MESSAGES} of {MESSAGES} processed"
+    );
+    println!(
+        "N -> 0 {cooled:?} after the first poll without work, {idle:?} after the last work (cooldown {COOLDOWN:?})"
+    );
     Ok(())
 }

@@ -171,6 +171,31 @@ impl Row {
     }
 }
 
+/// The newest of what is said in two places, of which only one carries a time.
+#[derive(Default)]
+struct Why {
+    condition: Option<String>,
+    event: Option<String>,
+    said: String,
+}
+
+impl Why {
+    fn hear(&mut self, condition: Option<String>, event: Option<String>) {
+        if condition != self.condition {
+            self.said = condition.clone().unwrap_or_default();
+            self.condition = condition;
+        }
+        if event != self.event {
+            // The HPA controller prints its label selector as a Go value.
+            let text = event.clone().unwrap_or_default();
+            let (before, rest) = text.split_once("(&LabelSelector").unwrap_or((text.as_str(), ""));
+            let after = rest.split_once(",})").map_or("", |(_, after)| after);
+            self.said = format!("{before}{after}");
+            self.event = event;
+        }
+    }
+}
+
 /// What the demo looks at.
 struct Board {
     scaled_object: Timeline<(bool, String)>,
@@ -226,6 +251,9 @@ impl Board {
         let mut seen: BTreeMap<String, usize> = BTreeMap::new();
         let mut done = None;
         let mut printed: Option<(Instant, Row)> = None;
+        let mut why = Why::default();
+        why.hear(None, self.newest_event().await?);
+        let mut sleeping_since: Option<Instant> = None;
         println!("{}", Row::HEAD);
         loop {
             for body in results.drain().await? {
@@ -234,14 +262,17 @@ impl Board {
             if done.is_none() && bodies.iter().all(|body| seen.contains_key(body)) {
                 done = Some(sent.elapsed());
             }
-            let row = self.row(jobs.depth().await?).await?;
+            let row = self.row(jobs.depth().await?, &mut why).await?;
             let quiet = |(at, last): &(Instant, Row)| *last == row && at.elapsed() < Duration::from_secs(5);
             let sleeping = row.wanted == 0 && row.ready == 0;
+            sleeping_since = sleeping.then(|| sleeping_since.unwrap_or_else(Instant::now));
             if !printed.as_ref().is_some_and(quiet) {
                 row.print(sent);
                 printed = Some((Instant::now(), row));
             }
-            if let (Some(done), true) = (done, sleeping) {
+            // A moment more, for the Event that says why.
+            let rested = sleeping_since.is_some_and(|since| since.elapsed() > Duration::from_secs(2));
+            if let (Some(done), true) = (done, rested) {
                 return self.story(sent, done, &seen, bodies);
             }
             if done.is_none() && sent.elapsed() > Duration::from_secs(300) {
@@ -251,24 +282,20 @@ impl Board {
                     bodies.len()
                 );
             }
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 
-    async fn row(&self, depth: Depth) -> Result<Row> {
+    async fn row(&self, depth: Depth, why: &mut Why) -> Result<Row> {
         let (ready, wanted) = self.replicas.now().unwrap_or_default();
-        let condition = self
-            .scaled_object
-            .now()
-            .map(|(_, active)| active)
-            .unwrap_or_default();
-        let why = self.newest_event().await?.unwrap_or(condition);
+        let condition = self.scaled_object.now().map(|(_, active)| active);
+        why.hear(condition, self.newest_event().await?);
         Ok(Row {
             depth,
             ready,
             wanted,
             hpa: self.hpa.now().flatten(),
-            why,
+            why: why.said.clone(),
         })
     }
 
