@@ -63,8 +63,11 @@ type Answer = Result<Arc<Kind>, DiscoveryFailure>;
 pub struct Discovery {
     client: Client,
     calls: Calls,
-    known: Arc<Mutex<HashMap<(String, String), Arc<Slot>>>>,
+    known: Arc<Mutex<HashMap<KindName, Arc<Slot>>>>,
 }
+
+/// An apiVersion and a kind.
+type KindName = (String, String);
 
 /// One kind. The lock is held while the API server is asked, on purpose: a thousand objects of one kind ask once.
 #[derive(Default)]

@@ -53,7 +53,13 @@ const DRAIN: Duration = Duration::from_secs(2);
 /// The named conditions under which the process counts as ready.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
-    checks: Arc<Mutex<Vec<(&'static str, Arc<AtomicBool>)>>>,
+    checks: Arc<Mutex<Vec<Check>>>,
+}
+
+#[derive(Debug)]
+struct Check {
+    name: &'static str,
+    met: Arc<AtomicBool>,
 }
 
 impl Readiness {
@@ -70,7 +76,10 @@ impl Readiness {
         self.checks
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .push((name, met.clone()));
+            .push(Check {
+                name,
+                met: met.clone(),
+            });
         Ready { met }
     }
 
@@ -80,8 +89,8 @@ impl Readiness {
         let checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
         checks
             .iter()
-            .filter(|(_, met)| !met.load(Ordering::Acquire))
-            .map(|(name, _)| *name)
+            .filter(|check| !check.met.load(Ordering::Acquire))
+            .map(|check| check.name)
             .collect()
     }
 }

@@ -44,7 +44,13 @@ enum Seen {
     Absent {
         claimable_at: Instant,
     },
-    Present(Observation),
+    Present(Box<Observation>),
+}
+
+impl Seen {
+    fn present(lease: Lease, at: Instant) -> Self {
+        Self::Present(Box::new(Observation { lease, at }))
+    }
 }
 
 enum Attempt {
@@ -208,10 +214,7 @@ impl Election {
             };
             match written.map_err(|error| CallError::classify("write the lease", &error)) {
                 Ok(lease) => {
-                    self.seen = Seen::Present(Observation {
-                        lease,
-                        at: Instant::now(),
-                    });
+                    self.seen = Seen::present(lease, Instant::now());
                     return Ok(true);
                 }
                 Err(
@@ -239,10 +242,7 @@ impl Election {
         match change {
             Change::Applied(lease) => {
                 if !matches!(&self.seen, Seen::Present(seen) if seen.is_version_of(lease)) {
-                    self.seen = Seen::Present(Observation {
-                        lease: (**lease).clone(),
-                        at,
-                    });
+                    self.seen = Seen::present((**lease).clone(), at);
                 }
             }
             Change::Deleted(_) => self.see_absent(at),

@@ -138,12 +138,12 @@ impl<K: Watchable> Follower<K> {
         let uid = object.uid().unwrap_or_default();
         match object.into_result() {
             Ok(object) => (key, Some(object)),
-            Err(invalid) => {
+            Err(error) => {
                 let undecodable = Undecodable {
                     kind: self.reactions.kind.clone(),
                     key: key.clone(),
                     uid,
-                    error: invalid.error,
+                    error,
                 };
                 tracing::warn!(
                     kind = undecodable.kind,

@@ -3,10 +3,7 @@
 use std::borrow::Cow;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::{
-    Resource,
-    core::{DeserializeGuard, error_boundary::InvalidObject},
-};
+use kube::{Resource, core::DeserializeGuard};
 use serde::{Deserialize, Deserializer};
 
 /// The library's guard, which alone would forget that a kind wants its metadata only.
@@ -14,8 +11,9 @@ use serde::{Deserialize, Deserializer};
 pub(super) struct Guard<K>(DeserializeGuard<K>);
 
 impl<K> Guard<K> {
-    pub(super) fn into_result(self) -> Result<K, InvalidObject> {
-        self.0.0
+    /// The object, or what is wrong with it.
+    pub(super) fn into_result(self) -> Result<K, String> {
+        self.0.0.map_err(|invalid| invalid.error)
     }
 }
 
