@@ -146,7 +146,8 @@ impl Engine {
     pub async fn apply(&self, spec: ObjectSpec, ports: Ports) -> Result<Applied, ApplyError> {
         let entry = self.entry_or_new(&spec.key);
         let mut looping = entry.looping.lock().await;
-        let before = entry.object();
+        // Another uid is another object that only has the same name: nothing of the old one holds for it.
+        let before = entry.object().filter(|before| before.spec.uid == spec.uid);
         let (triggers, built) = self.connect_triggers(&spec, before.as_deref())?;
         let metrics: Vec<AutoscalerMetric> = triggers
             .iter()
@@ -187,7 +188,7 @@ impl Engine {
         }
         let spread = spec.resumed && !running;
         let object = Arc::new(Object {
-            memory: entry.object().map_or_else(|| Arc::new(Memory::new()), |before| before.memory.clone()),
+            memory: before.map_or_else(|| Arc::new(Memory::new()), |before| before.memory.clone()),
             spec,
             policy,
             triggers,

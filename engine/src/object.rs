@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -170,39 +171,43 @@ impl Object {
     }
 
     async fn polling_tick(&self, late_by: Duration) {
-        let observed = async {
-            within_deadline(self.ports.target.observe()).await.inspect(|state| {
-                self.memory.replicas.store(state.replicas, Ordering::Relaxed);
-            })
-        };
+        // The target and all sources are asked at the same time: none of them waits for another.
+        let mut observed = pin!(within_deadline(self.ports.target.observe()));
         let mut reads = self.start_reads(self.triggers.iter());
         let mut arrived = Vec::with_capacity(self.triggers.len());
-        let state = match observed.await {
-            Ok(state) => state,
-            Err(error) => {
-                // The readings still feed the metrics API.
-                while reads.next().await.is_some() {}
-                let outcome = TickOutcome::TargetUnknown(&error);
-                self.journal.tick(TickReport { spec: &self.spec, late_by, outcome }).await;
-                return;
+        let mut state = None;
+        let mut replicas = 0;
+        let mut woken = false;
+        loop {
+            tokio::select! {
+                result = &mut observed, if state.is_none() => {
+                    if let Ok(seen) = &result {
+                        replicas = seen.replicas;
+                        self.memory.replicas.store(replicas, Ordering::Relaxed);
+                    }
+                    state = Some(result);
+                }
+                Some(reading) = reads.next() => arrived.push(reading),
+                else => break,
             }
-        };
-        let mut replicas = state.replicas;
-        let mut acted = None;
-        while let Some(reading) = reads.next().await {
-            let active = reading.outcome.as_ref().is_ok_and(|reading| reading.active);
-            arrived.push(reading);
             // One active trigger is enough to wake the target: a slower one beside it must not delay that.
-            if active && acted.is_none() && arrived.len() < self.triggers.len() {
+            let incomplete = arrived.len() < self.triggers.len();
+            if incomplete && !woken && matches!(state, Some(Ok(_))) && arrived.iter().any(is_active) {
                 let record = self.decide(replicas, &self.in_order(&arrived));
                 if matches!(record.decision.action, Action::Activate { .. }) {
-                    acted = self.act(&record).await;
+                    woken = true;
+                    let acted = self.act(&record).await;
                     self.journal_decision(late_by, &record, acted.as_ref()).await;
                     if let Some(Acted { to, result: Ok(()), .. }) = acted {
                         replicas = to;
                     }
                 }
             }
+        }
+        if let Some(Err(error)) = &state {
+            let outcome = TickOutcome::TargetUnknown(error);
+            self.journal.tick(TickReport { spec: &self.spec, late_by, outcome }).await;
+            return;
         }
         let record = self.decide(replicas, &self.in_order(&arrived));
         let acted = self.act(&record).await;
@@ -290,6 +295,10 @@ impl Object {
             },
         }
     }
+}
+
+fn is_active(reading: &TriggerReading) -> bool {
+    reading.outcome.as_ref().is_ok_and(|reading| reading.active)
 }
 
 /// Ports have deadlines of their own; this one holds even where an implementation forgot.

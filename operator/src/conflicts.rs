@@ -29,16 +29,17 @@ pub fn in_the_way(
             return Some(format!("the HPA '{hpa_name}' is already managed by the ScaledObject '{}'", other.name_any()));
         }
     }
-    hpas.iter().filter(|hpa| is_foreign(object, hpa, others)).find_map(|hpa| {
-        let on_target = hpa.spec.as_ref().is_some_and(|spec| {
-            let reference = &spec.scale_target_ref;
-            reference.name == *workload
-                && reference.kind == target.kind
-                && group_of(reference.api_version.as_deref().unwrap_or_default()) == target.group
-        });
-        if !on_target {
-            return None;
-        }
+    let on_target = |hpa: &&Arc<HorizontalPodAutoscaler>| {
+        hpa.metadata.namespace == object.metadata.namespace
+            && hpa.spec.as_ref().is_some_and(|spec| {
+                let reference = &spec.scale_target_ref;
+                reference.name == *workload
+                    && reference.kind == target.kind
+                    && group_of(reference.api_version.as_deref().unwrap_or_default()) == target.group
+            })
+    };
+    let foreign = |hpa: &&Arc<HorizontalPodAutoscaler>| is_foreign(object, hpa, others);
+    hpas.iter().filter(on_target).filter(foreign).find_map(|hpa| {
         let name = hpa.name_any();
         let transfer = object.annotations().get(labels::TRANSFER_HPA_OWNERSHIP).is_some_and(|value| value == "true");
         match (transfer, name == hpa_name) {
@@ -66,11 +67,11 @@ fn group_of(api_version: &str) -> &str {
 
 /// Another live object of the namespace that was there first.
 fn is_rival(object: &ScaledObject, other: &ScaledObject) -> bool {
-    let age = |object: &ScaledObject| (object.creation_timestamp().map(|time| time.0), object.name_any());
-    other.namespace() == object.namespace()
-        && other.name_any() != object.name_any()
-        && other.metadata.deletion_timestamp.is_none()
-        && age(other) < age(object)
+    let (own, its) = (&object.metadata, &other.metadata);
+    its.namespace == own.namespace
+        && its.name != own.name
+        && its.deletion_timestamp.is_none()
+        && (&its.creation_timestamp, &its.name) < (&own.creation_timestamp, &own.name)
 }
 
 fn same_target(object: &ScaledObject, other: &ScaledObject) -> bool {
@@ -78,15 +79,14 @@ fn same_target(object: &ScaledObject, other: &ScaledObject) -> bool {
     a.name == b.name && a.kind() == b.kind() && group_of(a.api_version()) == group_of(b.api_version())
 }
 
-/// An HPA of the namespace that belongs neither to this object nor to another ScaledObject that is there, and that nobody
+/// An HPA that belongs neither to this object nor to another ScaledObject that is there, and that nobody
 /// said does not count. One without an owner but with our name is foreign as well.
 fn is_foreign(object: &ScaledObject, hpa: &HorizontalPodAutoscaler, others: &[Arc<ScaledObject>]) -> bool {
     let owned_by = |uid: Option<&String>| {
         let owners = hpa.metadata.owner_references.iter().flatten();
         uid.is_some() && owners.into_iter().any(|owner| Some(&owner.uid) == uid)
     };
-    hpa.namespace() == object.namespace()
-        && hpa.annotations().get(labels::HPA_OWNERSHIP).is_none_or(|value| value != "false")
+    hpa.annotations().get(labels::HPA_OWNERSHIP).is_none_or(|value| value != "false")
         && !owned_by(object.metadata.uid.as_ref())
         && !others.iter().any(|other| owned_by(other.metadata.uid.as_ref()))
 }

@@ -80,12 +80,13 @@ pub async fn reconcile(cx: &Arc<Context>, key: &ObjectKey, resumed: bool) -> Res
         return if leads { finalize::finalize(cx, key, &object).await } else { Ok(()) };
     }
     if leads {
-        mark(cx, &object).await.map_err(|error| CheckFailure {
-            message: error.to_string(),
-            scaler: None,
-            transient: true,
-        })?;
-        cx.status.open(key, object.status.as_ref().unwrap_or(&ScaledObjectStatus::default()));
+        let status = object.status.clone().unwrap_or_default();
+        cx.status.open(key, object.metadata.uid.as_deref().unwrap_or_default(), &status);
+        match mark(cx, &object).await {
+            // A name that makes no label is refused by the check, in better words.
+            Ok(()) | Err(CallError::Invalid { .. }) => {}
+            Err(error) => return Err(CheckFailure { message: error.to_string(), scaler: None, transient: true }),
+        }
     }
     let types: Vec<&str> = object.spec.triggers.iter().map(|trigger| trigger.type_.as_str()).collect();
     cx.metrics.registered("scaled_object", &key.namespace, &key.name, &types);

@@ -23,6 +23,7 @@ pub struct StatusBook {
 
 /// One object's status: as it is on the server, as far as is known, and as it should be.
 struct Page {
+    uid: String,
     written: Value,
     wanted: ScaledObjectStatus,
 }
@@ -48,14 +49,17 @@ impl StatusBook {
         self.pages.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
     }
 
-    /// Opens an object's page with the status its watch shows, unless it is open already: what this process wrote last is
-    /// newer than what the watch has seen.
-    pub fn open(&self, key: &ObjectKey, status: &ScaledObjectStatus) {
+    /// Opens the page of the object with this uid, with the status its watch shows, unless it is open already: what this
+    /// process wrote last is newer than what the watch has seen.
+    pub fn open(&self, key: &ObjectKey, uid: &str, status: &ScaledObjectStatus) {
         let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-        pages.entry(key.clone()).or_insert_with(|| {
+        // A page that is locked is being written, and so is not one of an object long gone.
+        let is_of_another = |page: &tokio::sync::Mutex<Page>| page.try_lock().is_ok_and(|page| page.uid != uid);
+        if pages.get(key).is_none_or(|page| is_of_another(page)) {
             let written = serde_json::to_value(status).unwrap_or_default();
-            Arc::new(tokio::sync::Mutex::new(Page { written, wanted: status.clone() }))
-        });
+            let page = Page { uid: uid.to_owned(), written, wanted: status.clone() };
+            pages.insert(key.clone(), Arc::new(tokio::sync::Mutex::new(page)));
+        }
     }
 
     /// Closes a page: the object is gone, or another one has its name now.

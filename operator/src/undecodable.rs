@@ -20,7 +20,7 @@ pub async fn report(cx: Arc<Context>, mut waiting: mpsc::Receiver<Undecodable>) 
         if !cx.leadership.is_leader() {
             continue;
         }
-        cx.status.open(&key, &ScaledObjectStatus::default());
+        cx.status.open(&key, &object.uid, &ScaledObjectStatus::default());
         let changed = cx.status.update(&key, |status| status::set_check_failed(status, &message)).await;
         if changed.is_some_and(|changed| changed.before != changed.after) {
             let about = ObjectReference {

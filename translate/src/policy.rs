@@ -13,6 +13,7 @@ use crate::{Refusal, annotations};
 /// The first contradiction, in the words of KEDA's webhook where it has any.
 pub fn policy(object: &ScaledObject) -> Result<ScalePolicy, Refusal> {
     let spec = &object.spec;
+    names_fit(object)?;
     let none = BTreeMap::new();
     let notes = object.metadata.annotations.as_ref().unwrap_or(&none);
     let count = |field: &str, value: Option<i32>| -> Result<Option<u32>, Refusal> {
@@ -42,6 +43,22 @@ pub fn policy(object: &ScaledObject) -> Result<ScalePolicy, Refusal> {
         triggers: Vec::new(),
         has_resource_triggers: false,
     })
+}
+
+/// Both names become values of labels.
+fn names_fit(object: &ScaledObject) -> Result<(), Refusal> {
+    const LONGEST: usize = 63;
+    let name = object.metadata.name.as_deref().unwrap_or_default();
+    let hpa_name = object.spec.hpa_name(name);
+    for (what, name) in [("the name of a ScaledObject", name), ("the name of its HPA", &hpa_name)] {
+        if name.len() > LONGEST {
+            return Err(Refusal::new(format!(
+                "{what} must have at most {LONGEST} characters, and {name:?} has {}",
+                name.len()
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn fallback(fallback: &dormouse_api::Fallback) -> Result<Fallback, Refusal> {
