@@ -6,7 +6,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use dormouse_tests::{Cluster, Installation, manifest};
+use dormouse_tests::{Cluster, Installation, Namespace, manifest};
 use serde_json::{Map, Value, json};
 
 const HELM: Duration = Duration::from_secs(30);
@@ -214,6 +214,50 @@ async fn an_upgrade_keeps_the_ca_that_the_operator_wrote() -> Result<()> {
         .kubectl(&["get", "--raw", "/apis/external.metrics.k8s.io/v1beta1"])
         .await?;
     ensure!(available.contains("externalmetrics"), "{available}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_second_installation_stays_within_its_namespace() -> Result<()> {
+    let cluster = Cluster::connect().await?;
+    Installation::shared(&cluster).await?;
+    let namespace = Namespace::create(&cluster, "second").await?;
+    let second = Installation::within(namespace.name());
+    let guard = second.guard();
+    second.install(&cluster).await?;
+    let operator = format!(
+        "--as=system:serviceaccount:{}:{}",
+        namespace.name(),
+        second.name()
+    );
+    let list = [
+        "auth",
+        "can-i",
+        "list",
+        "scaledobjects.keda.sh",
+        operator.as_str(),
+    ];
+    namespace
+        .kubectl(&list)
+        .await
+        .context("the second operator may not look at its own namespace")?;
+    let elsewhere = [&list[..], &["--namespace", "default"][..]].concat();
+    ensure!(
+        cluster.kubectl(&elsewhere).await.is_err(),
+        "the second operator may look beyond its namespace"
+    );
+    drop(guard);
+    let left = namespace
+        .kubectl(&["get", "deployments", "--output=name"])
+        .await?;
+    ensure!(left.trim().is_empty(), "uninstalling left {left}");
+    let crds = cluster
+        .kubectl(&["get", "crd", "scaledobjects.keda.sh", "--output=name"])
+        .await?;
+    ensure!(
+        crds.contains("scaledobjects.keda.sh"),
+        "the CRDs went with the second installation"
+    );
     Ok(())
 }
 

@@ -252,7 +252,6 @@ impl Board {
         let mut done = None;
         let mut printed: Option<(Instant, Row)> = None;
         let mut why = Why::default();
-        why.hear(None, self.newest_event().await?);
         let mut sleeping_since: Option<Instant> = None;
         println!("{}", Row::HEAD);
         loop {
@@ -318,8 +317,13 @@ impl Board {
                 .as_deref()
                 .is_some_and(|reason| TELLING.contains(&reason))
         });
+        // One that is said again is the same Event, seen again.
         let when = |event: &Event| {
-            let exact = event.event_time.as_ref().map(|time| time.0);
+            let again = event
+                .series
+                .as_ref()
+                .and_then(|series| series.last_observed_time.as_ref());
+            let exact = event.event_time.as_ref().max(again).map(|time| time.0);
             exact.max(event.last_timestamp.as_ref().map(|time| time.0))
         };
         Ok(telling.max_by_key(when).and_then(|event| event.message))

@@ -42,12 +42,14 @@ struct Settings {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
+    // Before anything else: a pod may be stopped in the moment it starts.
+    let stopping = stop_signal();
     tracing_subscriber::fmt()
         .json()
         .flatten_event(true)
         .with_target(false)
         .init();
-    match run(Settings::parse()).await {
+    match run(Settings::parse(), stopping).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "stopped");
@@ -56,8 +58,8 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(settings: Settings) -> anyhow::Result<()> {
-    let mut stopping = stop_signal()?;
+async fn run(settings: Settings, stopping: anyhow::Result<Stopping>) -> anyhow::Result<()> {
+    let mut stopping = stopping?;
     let work = Duration::from_millis(settings.work_ms);
     let queue = Queue::open(
         settings.queue_url,
@@ -112,7 +114,11 @@ async fn handle(queue: &Queue, job: Job, work: Duration, stopping: &mut Stopping
         () = tokio::time::sleep(work) => true,
         () = drained(stopping, drain) => false,
     };
-    let outcome = if done { queue.finish(&job).await } else { queue.give_back(&job).await };
+    let outcome = if done {
+        queue.finish(&job).await
+    } else {
+        queue.give_back(&job).await
+    };
     let (id, attempt, took_ms) = (job.id(), job.attempt(), began.elapsed().as_millis() as u64);
     match outcome {
         Ok(()) if done => tracing::info!(id, attempt, took_ms, "done"),
