@@ -173,10 +173,16 @@ pub fn decide(
     readings: &ReadingSet,
     now: Timestamp,
 ) -> Decision {
-    let verdicts: Vec<(&TriggerReading, Verdict)> =
-        readings.iter().map(|reading| (reading, verdict(policy, observation, reading))).collect();
+    let verdicts: Vec<(&TriggerReading, Verdict)> = readings
+        .iter()
+        .map(|reading| (reading, verdict(policy, observation, reading)))
+        .collect();
     let named = |wanted: fn(Verdict) -> bool| -> Vec<String> {
-        verdicts.iter().filter(|(_, v)| wanted(*v)).map(|(r, _)| r.metric_name.clone()).collect()
+        verdicts
+            .iter()
+            .filter(|(_, v)| wanted(*v))
+            .map(|(r, _)| r.metric_name.clone())
+            .collect()
     };
     let active_metrics = named(|v| matches!(v, Verdict::Active | Verdict::FallenBack { active: true }));
     let fallen_back = named(|v| matches!(v, Verdict::FallenBack { .. }));
@@ -185,7 +191,11 @@ pub fn decide(
     let resource_only = policy.triggers.is_empty() && policy.has_resource_triggers;
     let triggered = !active_metrics.is_empty() || resource_only;
     let outcome = if policy.pause.is_full() {
-        Outcome { action: Action::Stay, reason: Reason::Paused, cooldown_until: None }
+        Outcome {
+            action: Action::Stay,
+            reason: Reason::Paused,
+            cooldown_until: None,
+        }
     } else if triggered || policy.force_activation {
         when_active(policy, observation)
     } else {
@@ -196,7 +206,9 @@ pub fn decide(
     } else if policy.force_activation {
         Activity::Forced
     } else {
-        outcome.cooldown_until.map_or(Activity::Inactive, |until| Activity::CoolingDown { until })
+        outcome
+            .cooldown_until
+            .map_or(Activity::Inactive, |until| Activity::CoolingDown { until })
     };
     let health = match (missing, activity.is_active()) {
         (false, _) => TriggerHealth::Good,
@@ -210,7 +222,11 @@ pub fn decide(
         reason: outcome.reason,
         active_metrics,
         fallen_back,
-        last_active: if activity.is_active() { Some(now) } else { observation.last_active },
+        last_active: if activity.is_active() {
+            Some(now)
+        } else {
+            observation.last_active
+        },
         recheck_after: recheck_after(policy, outcome.cooldown_until, now),
     }
 }
@@ -228,9 +244,9 @@ fn verdict(policy: &ScalePolicy, observation: &Observation, reading: &TriggerRea
     match (&reading.outcome, policy.fallback) {
         (Ok(reading), _) if reading.active => Verdict::Active,
         (Ok(_), _) => Verdict::Inactive,
-        (Err(_), Some(fallback)) if fallback.holds(reading.failures) => {
-            Verdict::FallenBack { active: fallback.replicas_at(observation.replicas) > 0 }
-        }
+        (Err(_), Some(fallback)) if fallback.holds(reading.failures) => Verdict::FallenBack {
+            active: fallback.replicas_at(observation.replicas) > 0,
+        },
         (Err(_), _) => Verdict::Missing,
     }
 }
@@ -243,20 +259,30 @@ struct Outcome {
 
 impl Outcome {
     fn of(action: Action, reason: Reason) -> Self {
-        Self { action, reason, cooldown_until: None }
+        Self {
+            action,
+            reason,
+            cooldown_until: None,
+        }
     }
 }
 
 fn when_active(policy: &ScalePolicy, observation: &Observation) -> Outcome {
     let replicas = policy.replicas;
-    let at_rest = observation.replicas == 0 || (replicas.idle().is_some() && observation.replicas < replicas.min());
+    let at_rest =
+        observation.replicas == 0 || (replicas.idle().is_some() && observation.replicas < replicas.min());
     if !at_rest {
         return Outcome::of(Action::Stay, Reason::HeldByAutoscaler);
     }
     if policy.pause.blocks_scale_out() {
         return Outcome::of(Action::Stay, Reason::WakeBlockedByPause);
     }
-    Outcome::of(Action::Activate { to: replicas.min().max(1) }, Reason::Woken)
+    Outcome::of(
+        Action::Activate {
+            to: replicas.min().max(1),
+        },
+        Reason::Woken,
+    )
 }
 
 fn when_inactive(policy: &ScalePolicy, observation: &Observation, missing: bool, now: Timestamp) -> Outcome {
@@ -272,18 +298,30 @@ fn when_inactive(policy: &ScalePolicy, observation: &Observation, missing: bool,
         let until = cooldown_end(policy, observation);
         // Strictly after, as KEDA: at the very end of the cooldown the target still runs.
         if now <= until {
-            return Outcome { action: Action::Stay, reason: Reason::CoolingDown, cooldown_until: Some(until) };
+            return Outcome {
+                action: Action::Stay,
+                reason: Reason::CoolingDown,
+                cooldown_until: Some(until),
+            };
         }
         if policy.pause.blocks_scale_in() {
             return Outcome::of(Action::Stay, Reason::RestBlockedByPause);
         }
-        return Outcome::of(Action::Deactivate { to: replicas.resting() }, Reason::Rested);
+        return Outcome::of(
+            Action::Deactivate {
+                to: replicas.resting(),
+            },
+            Reason::Rested,
+        );
     }
     if replicas.idle().is_none() && observation.replicas < replicas.min() {
         if policy.pause.blocks_scale_out() {
             return Outcome::of(Action::Stay, Reason::WakeBlockedByPause);
         }
-        return Outcome::of(Action::RaiseToMinimum { to: replicas.min() }, Reason::BelowMinimum);
+        return Outcome::of(
+            Action::RaiseToMinimum { to: replicas.min() },
+            Reason::BelowMinimum,
+        );
     }
     Outcome::of(Action::Stay, Reason::Resting)
 }

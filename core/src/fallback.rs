@@ -40,7 +40,11 @@ mod tests {
     use super::*;
 
     fn fallback(behavior: FallbackBehavior) -> Fallback {
-        Fallback { failure_threshold: 3, replicas: 6, behavior }
+        Fallback {
+            failure_threshold: 3,
+            replicas: 6,
+            behavior,
+        }
     }
 
     #[test]
@@ -65,8 +69,14 @@ mod tests {
 
     #[test]
     fn a_value_target_is_divided_by_the_ready_pods() {
-        let value = MetricTarget { kind: TargetKind::Value, value: 10.0 };
-        let average = MetricTarget { kind: TargetKind::AverageValue, value: 10.0 };
+        let value = MetricTarget {
+            kind: TargetKind::Value,
+            value: 10.0,
+        };
+        let average = MetricTarget {
+            kind: TargetKind::AverageValue,
+            value: 10.0,
+        };
         let fallback = fallback(FallbackBehavior::Static);
         assert_eq!(fallback.metric_value(average, 2, 0), Some(60.0));
         assert_eq!(fallback.metric_value(value, 2, 4), Some(15.0));

@@ -18,7 +18,11 @@ impl Reading {
     /// undefined value says nothing about demand, so `None` is returned for those and the caller must report a failure.
     #[must_use]
     pub fn new(value: f64, active: bool, at: Timestamp) -> Option<Self> {
-        value.is_finite().then(|| Self { value: value.max(0.0), active, at })
+        value.is_finite().then(|| Self {
+            value: value.max(0.0),
+            active,
+            at,
+        })
     }
 
     /// The observed value: finite, at least 0.

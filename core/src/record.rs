@@ -31,7 +31,10 @@ impl RecordRing {
     /// A ring of at most `capacity` records (at least one).
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        Self { records: VecDeque::new(), capacity: capacity.max(1) }
+        Self {
+            records: VecDeque::new(),
+            capacity: capacity.max(1),
+        }
     }
 
     /// Adds a record. One that repeats the newest in all but time and readings replaces it, so that a long quiet spell
@@ -72,7 +75,11 @@ mod tests {
         let at = Timestamp::from_second(second).unwrap();
         DecisionRecord {
             at,
-            observation: Observation { replicas, created: at, last_active: None },
+            observation: Observation {
+                replicas,
+                created: at,
+                last_active: None,
+            },
             readings: ReadingSet::default(),
             decision: Decision {
                 action: Action::Stay,
@@ -94,7 +101,10 @@ mod tests {
         for second in 2..100 {
             ring.push(record(second, Reason::HeldByAutoscaler, 1));
         }
-        let reasons: Vec<_> = ring.iter().map(|r| (r.at.as_second(), r.decision.reason)).collect();
+        let reasons: Vec<_> = ring
+            .iter()
+            .map(|r| (r.at.as_second(), r.decision.reason))
+            .collect();
         assert_eq!(reasons, [(1, Reason::Woken), (99, Reason::HeldByAutoscaler)]);
     }
 

@@ -40,14 +40,24 @@ impl ReplicaRange {
     pub fn try_new(min: Option<u32>, max: u32, idle: Option<u32>) -> Result<Self, ReplicaRangeError> {
         let checked_min = min.map_or(0, |min| min.max(1));
         if checked_min > max {
-            return Err(ReplicaRangeError::MinAboveMax { min: checked_min, max });
+            return Err(ReplicaRangeError::MinAboveMax {
+                min: checked_min,
+                max,
+            });
         }
         if let Some(idle) = idle
             && idle >= checked_min
         {
-            return Err(ReplicaRangeError::IdleNotBelowMin { idle, min: checked_min });
+            return Err(ReplicaRangeError::IdleNotBelowMin {
+                idle,
+                min: checked_min,
+            });
         }
-        Ok(Self { min: min.unwrap_or(0), max, idle })
+        Ok(Self {
+            min: min.unwrap_or(0),
+            max,
+            idle,
+        })
     }
 
     /// The lowest count while active, and the resting count where no idle count is set.
@@ -97,14 +107,23 @@ mod tests {
     #[test]
     fn refusals_use_the_sentences_users_search_for() {
         let idle = ReplicaRange::try_new(Some(2), 100, Some(2)).unwrap_err();
-        assert_eq!(idle.to_string(), "IdleReplicaCount=2 must be less than MinReplicaCount=2");
+        assert_eq!(
+            idle.to_string(),
+            "IdleReplicaCount=2 must be less than MinReplicaCount=2"
+        );
         let min = ReplicaRange::try_new(Some(5), 3, None).unwrap_err();
-        assert_eq!(min.to_string(), "MinReplicaCount=5 must be less than MaxReplicaCount=3");
+        assert_eq!(
+            min.to_string(),
+            "MinReplicaCount=5 must be less than MaxReplicaCount=3"
+        );
     }
 
     #[test]
     fn without_minimum_and_idle_count_a_target_rests_at_zero_and_its_hpa_begins_at_one() {
         let range = ReplicaRange::try_new(None, 100, None).unwrap();
-        assert_eq!((range.min(), range.max(), range.hpa_min(), range.resting()), (0, 100, 1, 0));
+        assert_eq!(
+            (range.min(), range.max(), range.hpa_min(), range.resting()),
+            (0, 100, 1, 0)
+        );
     }
 }

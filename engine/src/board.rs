@@ -32,7 +32,10 @@ pub(crate) struct Slot {
 
 impl Slot {
     pub(crate) fn new() -> Self {
-        Self { latest: watch::Sender::new(None), reading: Mutex::new(()) }
+        Self {
+            latest: watch::Sender::new(None),
+            reading: Mutex::new(()),
+        }
     }
 
     /// Takes in a reading and says how many failures in a row that makes.
@@ -40,8 +43,16 @@ impl Slot {
         let mut failures = 0;
         self.latest.send_modify(|latest| {
             let before = latest.as_ref().map_or(0, |latest| latest.failures);
-            failures = if read.outcome.is_ok() { 0 } else { before.saturating_add(1) };
-            *latest = Some(Latest { outcome: read.outcome.clone(), failures, taken: Instant::now() });
+            failures = if read.outcome.is_ok() {
+                0
+            } else {
+                before.saturating_add(1)
+            };
+            *latest = Some(Latest {
+                outcome: read.outcome.clone(),
+                failures,
+                taken: Instant::now(),
+            });
         });
         failures
     }

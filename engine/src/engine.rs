@@ -1,6 +1,7 @@
 //! All objects of this process.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -45,7 +46,13 @@ impl Settings {
         clients: Arc<Clients>,
         endpoints: Option<Arc<dyn ServiceEndpoints>>,
     ) -> Self {
-        Self { default_deadline, clients, endpoints, connect: Arc::new(connect), now: Arc::new(Timestamp::now) }
+        Self {
+            default_deadline,
+            clients,
+            endpoints,
+            connect: Arc::new(connect),
+            now: Arc::new(Timestamp::now),
+        }
     }
 }
 
@@ -124,16 +131,37 @@ impl Engine {
     /// An engine without objects.
     #[must_use]
     pub fn new(settings: Settings, journal: Arc<dyn Journal>, leadership: Arc<dyn Leadership>) -> Self {
-        Self { shared: Arc::new(Shared { entries: RwLock::default(), settings, journal, leadership }) }
+        Self {
+            shared: Arc::new(Shared {
+                entries: RwLock::default(),
+                settings,
+                journal,
+                leadership,
+            }),
+        }
     }
 
     fn entry(&self, key: &ObjectKey) -> Option<Arc<Entry>> {
-        self.shared.entries.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+        self.shared
+            .entries
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(key)
+            .cloned()
     }
 
     fn entry_or_new(&self, key: &ObjectKey) -> Arc<Entry> {
-        let mut entries = self.shared.entries.write().unwrap_or_else(PoisonError::into_inner);
-        let new = || Arc::new(Entry { looping: Mutex::new(None), object: RwLock::new(None) });
+        let mut entries = self
+            .shared
+            .entries
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let new = || {
+            Arc::new(Entry {
+                looping: Mutex::new(None),
+                object: RwLock::new(None),
+            })
+        };
         entries.entry(key.clone()).or_insert_with(new).clone()
     }
 
@@ -165,15 +193,24 @@ impl Engine {
         };
         let leads = self.shared.leadership.is_leader();
         let mut policy = spec.policy.clone();
-        policy.triggers = triggers.iter().map(|live| live.connected.policy.clone()).collect();
+        policy.triggers = triggers
+            .iter()
+            .map(|live| live.connected.policy.clone())
+            .collect();
         if policy.pause.is_full() {
             applied.stopped = looping.take().is_some();
             if leads {
                 self.hold_paused(&policy.pause, &ports).await?;
             }
         } else if leads {
-            let autoscaler = AutoscalerSpec { replicas: policy.replicas, pause: policy.pause, metrics };
-            within_deadline(ports.autoscaler.ensure(&autoscaler)).await.map_err(ApplyError::Autoscaler)?;
+            let autoscaler = AutoscalerSpec {
+                replicas: policy.replicas,
+                pause: policy.pause,
+                metrics,
+            };
+            within_deadline(ports.autoscaler.ensure(&autoscaler))
+                .await
+                .map_err(ApplyError::Autoscaler)?;
         }
         let running = looping.as_ref().is_some_and(|handle| !handle.is_finished());
         let same = before.as_ref().is_some_and(|before| {
@@ -196,30 +233,43 @@ impl Engine {
             journal: self.shared.journal.clone(),
             leadership: self.shared.leadership.clone(),
             now: self.shared.settings.now.clone(),
+            waits_its_turn: AtomicBool::new(!should_run || spread),
         });
         entry.replace(Some(object.clone()));
         if should_run {
             applied.started = !running;
             // The old loop ends before the new one begins: an object never has two.
             drop(looping.take());
-            *looping = Some(AbortOnDropHandle::new(tokio::spawn(object.run(spread))));
+            *looping = Some(AbortOnDropHandle::new(tokio::spawn(object.run())));
         }
         Ok(applied)
     }
 
     /// Forgets an object and stops its loop. Says whether a loop ran.
     pub async fn remove(&self, key: &ObjectKey) -> bool {
-        let Some(entry) = self.entry(key) else { return false };
+        let Some(entry) = self.entry(key) else {
+            return false;
+        };
         let mut looping = entry.looping.lock().await;
         entry.replace(None);
-        self.shared.entries.write().unwrap_or_else(PoisonError::into_inner).remove(key);
+        self.shared
+            .entries
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(key);
         looping.take().is_some()
     }
 
     /// Stops all loops, and waits until none is in the middle of a write.
     pub async fn stop_all(&self) {
-        let entries: Vec<_> =
-            self.shared.entries.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let entries: Vec<_> = self
+            .shared
+            .entries
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect();
         for entry in entries {
             drop(entry.looping.lock().await.take());
         }
@@ -231,9 +281,14 @@ impl Engine {
     /// # Errors
     /// The autoscaler could not be removed.
     pub async fn suspend(&self, key: &ObjectKey) -> Result<bool, PortError> {
-        let Some(entry) = self.entry(key) else { return Ok(false) };
+        let Some(entry) = self.entry(key) else {
+            return Ok(false);
+        };
         let stopped = entry.looping.lock().await.take().is_some();
-        if let Some(object) = entry.object().filter(|_| stopped && self.shared.leadership.is_leader()) {
+        if let Some(object) = entry
+            .object()
+            .filter(|_| stopped && self.shared.leadership.is_leader())
+        {
             within_deadline(object.ports.autoscaler.remove()).await?;
         }
         Ok(stopped)
@@ -250,13 +305,18 @@ impl Engine {
         read_through: bool,
     ) -> Result<Served, MetricError> {
         let object = self.entry(key).and_then(|entry| entry.object());
-        object.ok_or_else(|| MetricError::UnknownObject(key.name.clone()))?.served(metric, read_through).await
+        object
+            .ok_or_else(|| MetricError::UnknownObject(key.name.clone()))?
+            .served(metric, read_through)
+            .await
     }
 
     /// The last decisions of an object, oldest first.
     #[must_use]
     pub fn records(&self, key: &ObjectKey) -> Vec<DecisionRecord> {
-        self.entry(key).and_then(|entry| entry.object()).map_or_else(Vec::new, |object| object.memory.records())
+        self.entry(key)
+            .and_then(|entry| entry.object())
+            .map_or_else(Vec::new, |object| object.memory.records())
     }
 
     fn connect_triggers(
@@ -267,16 +327,23 @@ impl Engine {
         let mut built = Vec::new();
         let mut live = Vec::with_capacity(spec.triggers.len());
         for trigger in &spec.triggers {
-            let kept = before.and_then(|before| before.triggers.iter().find(|old| old.connected.spec == *trigger));
+            let kept =
+                before.and_then(|before| before.triggers.iter().find(|old| old.connected.spec == *trigger));
             live.push(match kept {
-                Some(old) => LiveTrigger { connected: old.connected.clone(), slot: old.slot.clone() },
+                Some(old) => LiveTrigger {
+                    connected: old.connected.clone(),
+                    slot: old.slot.clone(),
+                },
                 None => {
                     built.push(trigger.params.trigger_type.clone());
                     let scaler = self.connect_one(&spec.key, trigger)?;
                     let connected = ConnectedTrigger::new(trigger.clone(), scaler);
                     // Same metric, other credentials: what was read with the old ones still holds, failures included.
                     let slot = before.and_then(|before| {
-                        before.triggers.iter().find(|old| old.connected.policy == connected.policy)
+                        before
+                            .triggers
+                            .iter()
+                            .find(|old| old.connected.policy == connected.policy)
                     });
                     let slot = slot.map_or_else(|| Arc::new(Slot::new()), |old| old.slot.clone());
                     LiveTrigger { connected, slot }
@@ -285,7 +352,10 @@ impl Engine {
         }
         let connected: Vec<_> = live.iter().map(|live| live.connected.clone()).collect();
         if let Some(metric) = duplicate_metric(&connected) {
-            return Err(ApplyError::DuplicateMetric { metric: metric.to_owned(), object: spec.key.name.clone() });
+            return Err(ApplyError::DuplicateMetric {
+                metric: metric.to_owned(),
+                object: spec.key.name.clone(),
+            });
         }
         Ok((live, built))
     }
@@ -308,9 +378,16 @@ impl Engine {
 
     /// A fully paused object has no autoscaler, and the replicas its annotation names, whatever its bounds say.
     async fn hold_paused(&self, pause: &dormouse_core::Pause, ports: &Ports) -> Result<(), ApplyError> {
-        within_deadline(ports.autoscaler.remove()).await.map_err(ApplyError::Autoscaler)?;
-        if let dormouse_core::Pause::Full { replicas: Some(replicas) } = pause {
-            let now = within_deadline(ports.target.observe()).await.map_err(ApplyError::PausedReplicas)?;
+        within_deadline(ports.autoscaler.remove())
+            .await
+            .map_err(ApplyError::Autoscaler)?;
+        if let dormouse_core::Pause::Full {
+            replicas: Some(replicas),
+        } = pause
+        {
+            let now = within_deadline(ports.target.observe())
+                .await
+                .map_err(ApplyError::PausedReplicas)?;
             if now.replicas != *replicas {
                 within_deadline(ports.target.set_replicas(*replicas, false))
                     .await

@@ -21,7 +21,7 @@ mod reader;
 pub use board::{MetricError, Served};
 pub use engine::{Applied, ApplyError, Engine, Settings};
 pub use ports::{
-    Acted, Autoscaler, AutoscalerMetric, AutoscalerSpec, Journal, Leadership, PortError, Ports, Target, TargetState,
-    TickOutcome, TickReport, TriggerRead,
+    Acted, Autoscaler, AutoscalerMetric, AutoscalerSpec, Journal, Leadership, PortError, Ports, Target,
+    TargetState, TickOutcome, TickReport, TriggerRead,
 };
 pub use spec::{ObjectKey, ObjectSpec, TriggerSpec};

@@ -4,12 +4,12 @@ use std::convert::Infallible;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use dormouse_core::{
-    Action, DecisionRecord, Observation, ReadFailure, ReadingSet, RecordRing, ScalePolicy, TargetKind, TriggerReading,
-    decide,
+    Action, DecisionRecord, Observation, ReadFailure, ReadingSet, RecordRing, ScalePolicy, TargetKind,
+    TriggerReading, decide,
 };
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -73,6 +73,8 @@ pub(crate) struct Object {
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) leadership: Arc<dyn Leadership>,
     pub(crate) now: Clock,
+    /// No tick has come yet since this process began to lead: until then, what a metrics request needs is read for it.
+    pub(crate) waits_its_turn: AtomicBool,
 }
 
 impl Object {
@@ -82,28 +84,40 @@ impl Object {
     }
 
     /// Runs until the caller drops it or this process no longer leads.
-    pub(crate) async fn run(self: Arc<Self>, spread: bool) {
+    pub(crate) async fn run(self: Arc<Self>) {
         {
             let mut last_active = lock(&self.memory.last_active);
             if last_active.is_none() {
-                *last_active = if self.spec.was_active { Some((self.now)()) } else { self.spec.last_active };
+                *last_active = if self.spec.was_active {
+                    Some((self.now)())
+                } else {
+                    self.spec.last_active
+                };
             }
         }
         let mut leading = self.leadership.subscribe();
         tokio::select! {
-            never = self.ticks(spread) => match never {},
+            never = self.ticks() => match never {},
             _ = leading.wait_for(|leads| !leads) => {
                 // Another process goes on from here; what this one remembers is no longer the truth.
                 *lock(&self.memory.last_active) = None;
+                self.waits_its_turn.store(true, Ordering::Relaxed);
             }
         }
     }
 
-    async fn ticks(&self, spread: bool) -> Infallible {
+    async fn ticks(&self) -> Infallible {
         let interval = self.policy.polling_interval;
-        let mut due = Instant::now() + if spread { self.first_tick_delay() } else { Duration::ZERO };
+        let spread = self.waits_its_turn.load(Ordering::Relaxed);
+        let mut due = Instant::now()
+            + if spread {
+                self.first_tick_delay()
+            } else {
+                Duration::ZERO
+            };
         loop {
             sleep_until(due).await;
+            self.waits_its_turn.store(false, Ordering::Relaxed);
             let started = Instant::now();
             self.polling_tick(started.saturating_duration_since(due)).await;
             // The next tick is due one interval after this one began, or at once if this one took longer.
@@ -116,7 +130,12 @@ impl Object {
     /// that the HPA is never more than one of its own syncs behind.
     async fn reads_in_between(&self, started: Instant, due: Instant) {
         let interval = self.policy.polling_interval;
-        let steps = u32::try_from(interval.as_nanos().div_ceil(ScalePolicy::AWAKE_CADENCE.as_nanos())).unwrap_or(1);
+        let steps = u32::try_from(
+            interval
+                .as_nanos()
+                .div_ceil(ScalePolicy::AWAKE_CADENCE.as_nanos()),
+        )
+        .unwrap_or(1);
         for step in 1..steps {
             let at = started + interval * step / steps;
             if at >= due {
@@ -138,7 +157,11 @@ impl Object {
         self.spec.uid.hash(&mut hasher);
         let share = u32::try_from(hasher.finish() >> 48).unwrap_or(0);
         let offset = window * share / 0x1_0000;
-        if self.spec.was_active { offset } else { window + offset }
+        if self.spec.was_active {
+            offset
+        } else {
+            window + offset
+        }
     }
 
     fn start_reads<'a>(
@@ -167,7 +190,11 @@ impl Object {
                 took: result.took,
             },
         );
-        TriggerReading { metric_name: connected.policy.metric_name.clone(), outcome: result.outcome, failures }
+        TriggerReading {
+            metric_name: connected.policy.metric_name.clone(),
+            outcome: result.outcome,
+            failures,
+        }
     }
 
     async fn polling_tick(&self, late_by: Duration) {
@@ -198,7 +225,10 @@ impl Object {
                     woken = true;
                     let acted = self.act(&record).await;
                     self.journal_decision(late_by, &record, acted.as_ref()).await;
-                    if let Some(Acted { to, result: Ok(()), .. }) = acted {
+                    if let Some(Acted {
+                        to, result: Ok(()), ..
+                    }) = acted
+                    {
                         replicas = to;
                     }
                 }
@@ -206,7 +236,13 @@ impl Object {
         }
         if let Some(Err(error)) = &state {
             let outcome = TickOutcome::TargetUnknown(error);
-            self.journal.tick(TickReport { spec: &self.spec, late_by, outcome }).await;
+            self.journal
+                .tick(TickReport {
+                    spec: &self.spec,
+                    late_by,
+                    outcome,
+                })
+                .await;
             return;
         }
         let record = self.decide(replicas, &self.in_order(&arrived));
@@ -218,11 +254,18 @@ impl Object {
     fn in_order(&self, arrived: &[TriggerReading]) -> ReadingSet {
         let of = |trigger: &LiveTrigger| {
             let name = &trigger.connected.policy.metric_name;
-            arrived.iter().find(|reading| reading.metric_name == *name).cloned().unwrap_or_else(|| TriggerReading {
-                metric_name: name.clone(),
-                outcome: Err(ReadFailure { category: "pending", message: "not read yet".into() }),
-                failures: 0,
-            })
+            arrived
+                .iter()
+                .find(|reading| reading.metric_name == *name)
+                .cloned()
+                .unwrap_or_else(|| TriggerReading {
+                    metric_name: name.clone(),
+                    outcome: Err(ReadFailure {
+                        category: "pending",
+                        message: "not read yet".into(),
+                    }),
+                    failures: 0,
+                })
         };
         ReadingSet(self.triggers.iter().map(of).collect())
     }
@@ -230,10 +273,19 @@ impl Object {
     fn decide(&self, replicas: u32, readings: &ReadingSet) -> DecisionRecord {
         let now = (self.now)();
         let mut last_active = lock(&self.memory.last_active);
-        let observation = Observation { replicas, created: self.spec.created, last_active: *last_active };
+        let observation = Observation {
+            replicas,
+            created: self.spec.created,
+            last_active: *last_active,
+        };
         let decision = decide(&self.policy, &observation, readings, now);
         *last_active = decision.last_active;
-        DecisionRecord { at: now, observation, readings: readings.clone(), decision }
+        DecisionRecord {
+            at: now,
+            observation,
+            readings: readings.clone(),
+            decision,
+        }
     }
 
     /// Carries a decision out, if this process still may.
@@ -248,50 +300,93 @@ impl Object {
         if result.is_ok() {
             self.memory.replicas.store(to, Ordering::Relaxed);
         }
-        Some(Acted { from: record.observation.replicas, to, result })
+        Some(Acted {
+            from: record.observation.replicas,
+            to,
+            result,
+        })
     }
 
     async fn journal_decision(&self, late_by: Duration, record: &DecisionRecord, acted: Option<&Acted>) {
         let outcome = TickOutcome::Decided { record, acted };
-        self.journal.tick(TickReport { spec: &self.spec, late_by, outcome }).await;
+        self.journal
+            .tick(TickReport {
+                spec: &self.spec,
+                late_by,
+                outcome,
+            })
+            .await;
     }
 
     /// The metric as the autoscaler sees it, from memory. With `read_through`, a source whose reading is older than its
     /// cadence is read here and now, once for all who ask: for a follower whose leader does not answer.
     pub(crate) async fn served(&self, metric: &str, read_through: bool) -> Result<Served, MetricError> {
-        let named = |trigger: &&LiveTrigger| trigger.connected.policy.metric_name.eq_ignore_ascii_case(metric);
-        let trigger =
-            self.triggers.iter().find(named).ok_or_else(|| MetricError::UnknownMetric(metric.to_owned()))?;
+        let named =
+            |trigger: &&LiveTrigger| trigger.connected.policy.metric_name.eq_ignore_ascii_case(metric);
+        let trigger = self
+            .triggers
+            .iter()
+            .find(named)
+            .ok_or_else(|| MetricError::UnknownMetric(metric.to_owned()))?;
         let policy = &trigger.connected.policy;
-        if read_through {
+        if read_through || self.waits_its_turn.load(Ordering::Relaxed) {
             let _one_reader = trigger.slot.reading.lock().await;
             let cadence = self.policy.cadence(policy, true);
-            if trigger.slot.latest().is_none_or(|latest| latest.taken.elapsed() > cadence) {
+            if trigger
+                .slot
+                .latest()
+                .is_none_or(|latest| latest.taken.elapsed() > cadence)
+            {
                 self.read_one(trigger).await;
             }
         }
         let name = || policy.metric_name.clone();
-        let latest = trigger.slot.wait_for_first().await.ok_or_else(|| MetricError::NotYet(name()))?;
+        let latest = trigger
+            .slot
+            .wait_for_first()
+            .await
+            .ok_or_else(|| MetricError::NotYet(name()))?;
         let age = latest.taken.elapsed();
-        let max_age = self.policy.max_age(policy, self.awake(), trigger.connected.scaler.deadline());
+        let max_age = self
+            .policy
+            .max_age(policy, self.awake(), trigger.connected.scaler.deadline());
         match latest.outcome {
-            Ok(reading) if age <= max_age => {
-                Ok(Served { value: reading.value(), at: reading.at, fallback: false })
-            }
-            Ok(_) => Err(MetricError::TooOld { metric: name(), age, limit: max_age }),
-            Err(failure) => match self.policy.fallback.filter(|fallback| fallback.holds(latest.failures)) {
+            Ok(reading) if age <= max_age => Ok(Served {
+                value: reading.value(),
+                at: reading.at,
+                fallback: false,
+            }),
+            Ok(_) => Err(MetricError::TooOld {
+                metric: name(),
+                age,
+                limit: max_age,
+            }),
+            Err(failure) => match self
+                .policy
+                .fallback
+                .filter(|fallback| fallback.holds(latest.failures))
+            {
                 Some(fallback) => {
                     let ready = match policy.target.kind {
                         TargetKind::AverageValue => 0,
-                        TargetKind::Value => within_deadline(self.ports.target.ready_replicas()).await.unwrap_or(0),
+                        TargetKind::Value => within_deadline(self.ports.target.ready_replicas())
+                            .await
+                            .unwrap_or(0),
                     };
                     let current = self.memory.replicas.load(Ordering::Relaxed);
                     fallback
                         .metric_value(policy.target, current, ready)
-                        .map(|value| Served { value, at: (self.now)(), fallback: true })
+                        .map(|value| Served {
+                            value,
+                            at: (self.now)(),
+                            fallback: true,
+                        })
                         .ok_or_else(|| MetricError::FallbackImpossible(name()))
                 }
-                None => Err(MetricError::Failing { metric: name(), failure }),
+                None => Err(MetricError::Failing {
+                    metric: name(),
+                    failure,
+                }),
             },
         }
     }
@@ -302,9 +397,14 @@ fn is_active(reading: &TriggerReading) -> bool {
 }
 
 /// Ports have deadlines of their own; this one holds even where an implementation forgot.
-pub(crate) async fn within_deadline<T>(call: impl Future<Output = Result<T, PortError>>) -> Result<T, PortError> {
+pub(crate) async fn within_deadline<T>(
+    call: impl Future<Output = Result<T, PortError>>,
+) -> Result<T, PortError> {
     timeout(PORT_DEADLINE, call).await.unwrap_or_else(|_| {
-        Err(PortError { category: "timeout", message: format!("no answer within {} s", PORT_DEADLINE.as_secs()) })
+        Err(PortError {
+            category: "timeout",
+            message: format!("no answer within {} s", PORT_DEADLINE.as_secs()),
+        })
     })
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dormouse_core::{DecisionRecord, Pause, Reading, ReadFailure, ReplicaRange, TargetKind};
+use dormouse_core::{DecisionRecord, Pause, ReadFailure, Reading, ReplicaRange, TargetKind};
 use dormouse_scalers::Target as TargetQuantity;
 use futures::future::BoxFuture;
 use tokio::sync::watch;

@@ -24,20 +24,27 @@ pub(crate) async fn read(scaler: Arc<dyn Trigger>, now: &Clock) -> ReadResult {
     let started = Instant::now();
     let task = AbortOnDropHandle::new(tokio::spawn(scaler.read()));
     let outcome = match timeout(deadline, task).await {
-        Ok(Ok(Ok(observed))) => Reading::new(observed.value, observed.active, now()).ok_or_else(|| {
-            ReadFailure {
+        Ok(Ok(Ok(observed))) => {
+            Reading::new(observed.value, observed.active, now()).ok_or_else(|| ReadFailure {
                 category: "bad-answer",
                 message: "the source answered with a value that is not a finite number".into(),
-            }
-        }),
-        Ok(Ok(Err(error))) => Err(ReadFailure { category: error.kind.name(), message: error.message }),
-        Ok(Err(_panicked)) => {
-            Err(ReadFailure { category: "internal", message: "the scaler failed while reading the answer".into() })
+            })
         }
+        Ok(Ok(Err(error))) => Err(ReadFailure {
+            category: error.kind.name(),
+            message: error.message,
+        }),
+        Ok(Err(_panicked)) => Err(ReadFailure {
+            category: "internal",
+            message: "the scaler failed while reading the answer".into(),
+        }),
         Err(_elapsed) => Err(ReadFailure {
             category: "timeout",
             message: format!("no answer within {} s", deadline.as_secs_f64()),
         }),
     };
-    ReadResult { outcome, took: started.elapsed() }
+    ReadResult {
+        outcome,
+        took: started.elapsed(),
+    }
 }

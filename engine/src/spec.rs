@@ -21,7 +21,10 @@ impl ObjectKey {
     /// The key of `namespace`/`name`.
     #[must_use]
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
     }
 }
 
@@ -86,10 +89,18 @@ impl ConnectedTrigger {
             name: spec.name.clone(),
             trigger_type: spec.params.trigger_type.clone(),
             metric_name: metric_name::external(spec.index, &metric.base_name),
-            target: MetricTarget { kind: spec.target_kind, value: metric.target.value() },
+            target: MetricTarget {
+                kind: spec.target_kind,
+                value: metric.target.value(),
+            },
             use_cached_metrics: spec.use_cached_metrics,
         };
-        Self { spec, policy, metric, scaler }
+        Self {
+            spec,
+            policy,
+            metric,
+            scaler,
+        }
     }
 
     /// The label of KEDA's Prometheus series: the user's name, else the scaler's own.
@@ -101,5 +112,8 @@ impl ConnectedTrigger {
 /// The first metric name that two triggers share.
 pub(crate) fn duplicate_metric(triggers: &[ConnectedTrigger]) -> Option<&str> {
     let mut seen = HashSet::new();
-    triggers.iter().map(|trigger| trigger.policy.metric_name.as_str()).find(|name| !seen.insert(*name))
+    triggers
+        .iter()
+        .map(|trigger| trigger.policy.metric_name.as_str())
+        .find(|name| !seen.insert(*name))
 }

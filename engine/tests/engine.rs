@@ -57,7 +57,10 @@ impl Trigger for Scripted {
     }
 
     fn metric(&self) -> MetricSpec {
-        MetricSpec { base_name: self.name.clone(), target: dormouse_scalers::Target::Whole(5) }
+        MetricSpec {
+            base_name: self.name.clone(),
+            target: dormouse_scalers::Target::Whole(5),
+        }
     }
 
     fn deadline(&self) -> Duration {
@@ -88,6 +91,7 @@ impl Trigger for Scripted {
 struct World {
     replicas: AtomicU32,
     unreachable: AtomicBool,
+    hangs: AtomicBool,
     /// (seconds since the start, replicas) of each change.
     changes: Mutex<Vec<(f64, u32)>>,
     ensured: Mutex<Vec<AutoscalerSpec>>,
@@ -98,7 +102,12 @@ struct World {
 
 impl World {
     fn elapsed(&self) -> f64 {
-        self.started.lock().unwrap().expect("set when the bench is built").elapsed().as_secs_f64()
+        self.started
+            .lock()
+            .unwrap()
+            .expect("set when the bench is built")
+            .elapsed()
+            .as_secs_f64()
     }
 
     fn changes(&self) -> Vec<(f64, u32)> {
@@ -111,10 +120,18 @@ struct Port(Arc<World>);
 impl Target for Port {
     fn observe(&self) -> BoxFuture<'_, Result<TargetState, PortError>> {
         async {
-            if self.0.unreachable.load(Ordering::SeqCst) {
-                return Err(PortError { category: "timeout", message: "no answer".into() });
+            if self.0.hangs.load(Ordering::SeqCst) {
+                std::future::pending::<()>().await;
             }
-            Ok(TargetState { replicas: self.0.replicas.load(Ordering::SeqCst) })
+            if self.0.unreachable.load(Ordering::SeqCst) {
+                return Err(PortError {
+                    category: "timeout",
+                    message: "no answer".into(),
+                });
+            }
+            Ok(TargetState {
+                replicas: self.0.replicas.load(Ordering::SeqCst),
+            })
         }
         .boxed()
     }
@@ -183,32 +200,51 @@ struct Bench {
 impl Bench {
     /// An engine whose triggers, named `a`, `b` and so on, are scripted.
     fn new(sources: &[(&str, Source)]) -> Self {
-        let script = |source| Script { source: Arc::new(Mutex::new(source)), reads: Arc::default() };
-        let scripts: HashMap<String, Script> =
-            sources.iter().map(|(name, source)| ((*name).to_owned(), script(*source))).collect();
+        let script = |source| Script {
+            source: Arc::new(Mutex::new(source)),
+            reads: Arc::default(),
+        };
+        let scripts: HashMap<String, Script> = sources
+            .iter()
+            .map(|(name, source)| ((*name).to_owned(), script(*source)))
+            .collect();
         let world = Arc::new(World::default());
         *world.started.lock().unwrap() = Some(Instant::now());
         let known = scripts.clone();
         let connect = move |cx: &Connect| -> Result<Arc<dyn Trigger>, ConfigError> {
             let name = cx.params.metadata["name"].clone();
             match known.get(&name) {
-                Some(script) => Ok(Arc::new(Scripted { script: script.clone(), name })),
+                Some(script) => Ok(Arc::new(Scripted {
+                    script: script.clone(),
+                    name,
+                })),
                 None => Err(ConfigError::UnknownType(name)),
             }
         };
         let started = Instant::now();
         let base = Timestamp::from_second(1_000_000).unwrap();
-        let mut settings =
-            Settings::new(Duration::from_secs(3), Arc::new(Clients::new(ClientsConfig::default())), None);
+        let mut settings = Settings::new(
+            Duration::from_secs(3),
+            Arc::new(Clients::new(ClientsConfig::default())),
+            None,
+        );
         settings.connect = Arc::new(connect);
         settings.now = Arc::new(move || base + started.elapsed());
         let lease = Arc::new(Lease(watch::Sender::new(true)));
         let engine = Engine::new(settings, Arc::new(Notes(world.clone())), lease.clone());
-        Self { engine, world, scripts, lease }
+        Self {
+            engine,
+            world,
+            scripts,
+            lease,
+        }
     }
 
     fn ports(&self) -> Ports {
-        Ports { target: Arc::new(Port(self.world.clone())), autoscaler: Arc::new(Port(self.world.clone())) }
+        Ports {
+            target: Arc::new(Port(self.world.clone())),
+            autoscaler: Arc::new(Port(self.world.clone())),
+        }
     }
 
     async fn apply(&self, spec: ObjectSpec) {
@@ -216,7 +252,10 @@ impl Bench {
     }
 
     async fn metric(&self, name: &str) -> Result<f64, MetricError> {
-        self.engine.external_metric(&key(), name, false).await.map(|served| served.value)
+        self.engine
+            .external_metric(&key(), name, false)
+            .await
+            .map(|served| served.value)
     }
 }
 
@@ -294,12 +333,32 @@ async fn hanging_failing_and_panicking_sources_never_lower_anything() {
         bench.apply(spec(&["a", "b"], 5, 0)).await;
         sleep(Duration::from_secs(120)).await;
         assert_eq!(bench.world.changes(), [], "{bad:?}");
-        assert!(bench.world.ticks.lock().unwrap().iter().all(|note| note == "reading-missing"), "{bad:?}");
-        assert_eq!(bench.metric("s0-a").await, Ok(0.0), "the healthy one is served: {bad:?}");
-        assert!(matches!(bench.metric("s1-b").await, Err(MetricError::Failing { .. })), "{bad:?}");
+        assert!(
+            bench
+                .world
+                .ticks
+                .lock()
+                .unwrap()
+                .iter()
+                .all(|note| note == "reading-missing"),
+            "{bad:?}"
+        );
+        assert_eq!(
+            bench.metric("s0-a").await,
+            Ok(0.0),
+            "the healthy one is served: {bad:?}"
+        );
+        assert!(
+            matches!(bench.metric("s1-b").await, Err(MetricError::Failing { .. })),
+            "{bad:?}"
+        );
         bench.scripts["b"].set(Source::Says(0.0));
         sleep(Duration::from_secs(11)).await;
-        assert_eq!(bench.world.replicas.load(Ordering::SeqCst), 0, "rests once all is known: {bad:?}");
+        assert_eq!(
+            bench.world.replicas.load(Ordering::SeqCst),
+            0,
+            "rests once all is known: {bad:?}"
+        );
     }
 }
 
@@ -342,19 +401,26 @@ async fn readings_in_between_decide_nothing() {
     bench.scripts["a"].set(Source::Says(0.0));
     sleep(Duration::from_secs(60)).await;
     assert_eq!(bench.metric("s0-a").await, Ok(0.0), "the HPA sees it");
-    assert_eq!(bench.world.changes(), [(0.0, 1)], "but nobody falls asleep before the tick");
+    assert_eq!(
+        bench.world.changes(),
+        [(0.0, 1)],
+        "but nobody falls asleep before the tick"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_too_old_is_an_error_and_never_a_number() {
     let bench = Bench::new(&[("a", Source::Says(9.0))]);
-    bench.apply(spec(&["a"], 30, 0)).await;
+    bench.apply(spec(&["a"], 5, 0)).await;
     sleep(Duration::from_secs(1)).await;
-    bench.lease.0.send_replace(false);
-    sleep(Duration::from_secs(17)).await;
-    assert_eq!(bench.metric("s0-a").await, Ok(9.0), "15 s of cadence, 3 s of deadline, 1 s");
-    sleep(Duration::from_secs(3)).await;
+    // From the tick at 5 s on, asking for the target takes its whole deadline of 10 s, and holds up the loop.
+    bench.world.hangs.store(true, Ordering::SeqCst);
+    sleep(Duration::from_millis(12_900)).await;
+    assert_eq!(bench.metric("s0-a").await, Ok(9.0), "5 s of cadence, 3 s of deadline, 1 s");
+    sleep(Duration::from_millis(200)).await;
     assert!(matches!(bench.metric("s0-a").await, Err(MetricError::TooOld { .. })));
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(bench.metric("s0-a").await, Ok(9.0), "read again at 15 s");
 }
 
 #[tokio::test(start_paused = true)]
@@ -367,9 +433,15 @@ async fn a_first_reading_is_waited_for_a_little() {
     let asked = Instant::now();
     assert!(matches!(bench.metric("s0-a").await, Err(MetricError::NotYet(_))));
     assert_eq!(asked.elapsed(), Duration::from_secs(2));
-    assert!(matches!(bench.metric("s9-x").await, Err(MetricError::UnknownMetric(_))));
     assert!(matches!(
-        bench.engine.external_metric(&ObjectKey::new("shop", "nope"), "s0-a", false).await,
+        bench.metric("s9-x").await,
+        Err(MetricError::UnknownMetric(_))
+    ));
+    assert!(matches!(
+        bench
+            .engine
+            .external_metric(&ObjectKey::new("shop", "nope"), "s0-a", false)
+            .await,
         Err(MetricError::UnknownObject(_))
     ));
 }
@@ -385,19 +457,64 @@ async fn nothing_is_written_without_the_lease_and_a_takeover_does_not_cut_a_cool
     known.last_active = Some(Timestamp::from_second(5).unwrap());
     bench.apply(known.clone()).await;
     sleep(Duration::from_secs(100)).await;
-    assert_eq!((bench.world.changes(), bench.scripts["a"].reads()), (vec![], 0), "a follower only waits");
+    assert_eq!(
+        (bench.world.changes(), bench.scripts["a"].reads()),
+        (vec![], 0),
+        "a follower only waits"
+    );
 
     bench.lease.0.send_replace(true);
     bench.apply(known.clone()).await;
     sleep(Duration::from_secs(55)).await;
-    assert_eq!(bench.world.changes(), [], "the cooldown counts from the take-over");
+    assert_eq!(
+        bench.world.changes(),
+        [],
+        "the cooldown counts from the take-over"
+    );
     sleep(Duration::from_secs(15)).await;
     assert_eq!(bench.world.changes().last().map(|change| change.1), Some(0));
 
     bench.scripts["a"].set(Source::Says(5.0));
     bench.lease.0.send_replace(false);
     sleep(Duration::from_secs(30)).await;
-    assert_eq!(bench.world.replicas.load(Ordering::SeqCst), 0, "the lease is gone, and with it the right to wake");
+    assert_eq!(
+        bench.world.replicas.load(Ordering::SeqCst),
+        0,
+        "the lease is gone, and with it the right to wake"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_hpa_is_answered_while_the_first_tick_after_a_takeover_waits_its_turn() {
+    let bench = Bench::new(&[("a", Source::Says(4.0))]);
+    bench.lease.0.send_replace(false);
+    let mut known = spec(&["a"], 30, 300);
+    known.resumed = true;
+    bench.apply(known.clone()).await;
+    assert_eq!(
+        bench
+            .engine
+            .external_metric(&key(), "s0-a", true)
+            .await
+            .map(|served| served.value),
+        Ok(4.0)
+    );
+    sleep(Duration::from_secs(60)).await;
+    bench.scripts["a"].set(Source::Says(6.0));
+    bench.lease.0.send_replace(true);
+    assert_eq!(
+        bench.metric("s0-a").await,
+        Ok(6.0),
+        "neither the old reading nor an error"
+    );
+    sleep(Duration::from_secs(60)).await;
+    bench.scripts["a"].set(Source::Says(7.0));
+    bench.apply(known).await;
+    assert_eq!(
+        bench.metric("s0-a").await,
+        Ok(7.0),
+        "nor once its loop has begun and waits for its first tick"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -416,8 +533,16 @@ async fn first_ticks_after_a_start_are_spread_and_awake_objects_go_first() {
     }
     let half = Duration::from_millis(2502);
     assert!(firsts[..2].iter().all(|first| *first <= half), "{firsts:?}");
-    assert!(firsts[2..].iter().all(|first| *first + Duration::from_millis(2) >= half), "{firsts:?}");
-    assert!(firsts.iter().all(|first| *first <= Duration::from_millis(5002)), "{firsts:?}");
+    assert!(
+        firsts[2..]
+            .iter()
+            .all(|first| *first + Duration::from_millis(2) >= half),
+        "{firsts:?}"
+    );
+    assert!(
+        firsts.iter().all(|first| *first <= Duration::from_millis(5002)),
+        "{firsts:?}"
+    );
     assert_ne!(firsts[0], firsts[1]);
 }
 
@@ -449,7 +574,11 @@ async fn applying_the_same_again_changes_nothing_and_a_mistake_stops_nothing() {
     }
     sleep(Duration::from_secs(5)).await;
     assert_eq!(bench.scripts["a"].reads(), 1, "the loop was not restarted");
-    let wrong = bench.engine.apply(spec(&["nope"], 10, 0), bench.ports()).await.unwrap_err();
+    let wrong = bench
+        .engine
+        .apply(spec(&["nope"], 10, 0), bench.ports())
+        .await
+        .unwrap_err();
     assert!(matches!(wrong, ApplyError::Trigger { index: 0, .. }), "{wrong}");
     let twice = bench.engine.apply(spec(&["a", "a"], 10, 0), bench.ports()).await;
     assert!(twice.is_ok(), "the index tells them apart");
@@ -461,14 +590,24 @@ async fn applying_the_same_again_changes_nothing_and_a_mistake_stops_nothing() {
 async fn fallback_serves_its_value_only_above_the_threshold() {
     let bench = Bench::new(&[("a", Source::Fails)]);
     let mut falling = spec(&["a"], 5, 0);
-    falling.policy.fallback =
-        Some(Fallback { failure_threshold: 2, replicas: 6, behavior: FallbackBehavior::Static });
+    falling.policy.fallback = Some(Fallback {
+        failure_threshold: 2,
+        replicas: 6,
+        behavior: FallbackBehavior::Static,
+    });
     bench.apply(falling).await;
     sleep(Duration::from_secs(6)).await;
-    assert!(matches!(bench.metric("s0-a").await, Err(MetricError::Failing { .. })), "two failures");
+    assert!(
+        matches!(bench.metric("s0-a").await, Err(MetricError::Failing { .. })),
+        "two failures"
+    );
     assert_eq!(bench.world.changes(), []);
     sleep(Duration::from_secs(5)).await;
-    assert_eq!(bench.metric("s0-a").await, Ok(30.0), "three: 6 replicas x target 5");
+    assert_eq!(
+        bench.metric("s0-a").await,
+        Ok(30.0),
+        "three: 6 replicas x target 5"
+    );
     assert_eq!(bench.world.changes(), [(10.0, 1)], "and the target wakes");
     bench.scripts["a"].set(Source::Says(2.0));
     sleep(Duration::from_secs(5)).await;
@@ -482,7 +621,12 @@ async fn a_follower_that_must_reads_once_for_all_who_ask() {
     bench.apply(spec(&["a"], 30, 0)).await;
     let asked = (0..50).map(|_| {
         let engine = bench.engine.clone();
-        tokio::spawn(async move { engine.external_metric(&key(), "S0-A", true).await.map(|served| served.value) })
+        tokio::spawn(async move {
+            engine
+                .external_metric(&key(), "S0-A", true)
+                .await
+                .map(|served| served.value)
+        })
     });
     for answer in futures::future::join_all(asked).await {
         assert_eq!(answer.unwrap(), Ok(4.0));
@@ -516,5 +660,8 @@ async fn a_removed_object_is_gone() {
     let reads = bench.scripts["a"].reads();
     sleep(Duration::from_secs(60)).await;
     assert_eq!(bench.scripts["a"].reads(), reads);
-    assert!(matches!(bench.metric("s0-a").await, Err(MetricError::UnknownObject(_))));
+    assert!(matches!(
+        bench.metric("s0-a").await,
+        Err(MetricError::UnknownObject(_))
+    ));
 }

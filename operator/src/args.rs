@@ -108,13 +108,25 @@ pub struct OperatorArgs {
     #[arg(long, env = "KEDA_SCALEDOBJECT_CTRL_MAX_RECONCILES", default_value_t = 16)]
     pub max_reconciles: usize,
     /// How long others leave an unrenewed lease alone.
-    #[arg(long, env = "KEDA_OPERATOR_LEADER_ELECTION_LEASE_DURATION", default_value = "15s")]
+    #[arg(
+        long,
+        env = "KEDA_OPERATOR_LEADER_ELECTION_LEASE_DURATION",
+        default_value = "15s"
+    )]
     pub lease_duration: Period,
     /// How long this process counts itself leader without a renewal.
-    #[arg(long, env = "KEDA_OPERATOR_LEADER_ELECTION_RENEW_DEADLINE", default_value = "10s")]
+    #[arg(
+        long,
+        env = "KEDA_OPERATOR_LEADER_ELECTION_RENEW_DEADLINE",
+        default_value = "10s"
+    )]
     pub lease_renew_deadline: Period,
     /// Time between renewals.
-    #[arg(long, env = "KEDA_OPERATOR_LEADER_ELECTION_RETRY_PERIOD", default_value = "2s")]
+    #[arg(
+        long,
+        env = "KEDA_OPERATOR_LEADER_ELECTION_RETRY_PERIOD",
+        default_value = "2s"
+    )]
     pub lease_retry_period: Period,
 }
 
@@ -126,8 +138,14 @@ impl FromStr for BindAddress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let full = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.to_owned() };
-        full.parse().map(Self).map_err(|_| format!("{text:?} is no address: \":port\" and \"ip:port\" are accepted"))
+        let full = if text.starts_with(':') {
+            format!("0.0.0.0{text}")
+        } else {
+            text.to_owned()
+        };
+        full.parse()
+            .map(Self)
+            .map_err(|_| format!("{text:?} is no address: \":port\" and \"ip:port\" are accepted"))
     }
 }
 
@@ -139,12 +157,15 @@ impl FromStr for Period {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let refuse = || format!("{text:?} is no time span: forms such as 15s, 1m30s, 500ms and 8760h are accepted");
+        let refuse =
+            || format!("{text:?} is no time span: forms such as 15s, 1m30s, 500ms and 8760h are accepted");
         let mut rest = text;
         let mut total = Duration::ZERO;
         while !rest.is_empty() {
             let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(refuse)?;
-            let unit_end = rest[digits..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |at| digits + at);
+            let unit_end = rest[digits..]
+                .find(|c: char| c.is_ascii_digit())
+                .map_or(rest.len(), |at| digits + at);
             let count: u32 = rest[..digits].parse().map_err(|_| refuse())?;
             let unit = match &rest[digits..unit_end] {
                 "ms" => Duration::from_millis(1),
@@ -153,10 +174,17 @@ impl FromStr for Period {
                 "h" => Duration::from_secs(3600),
                 _ => return Err(refuse()),
             };
-            total = unit.checked_mul(count).and_then(|part| total.checked_add(part)).ok_or_else(refuse)?;
+            total = unit
+                .checked_mul(count)
+                .and_then(|part| total.checked_add(part))
+                .ok_or_else(refuse)?;
             rest = &rest[unit_end..];
         }
-        if total.is_zero() { Err(refuse()) } else { Ok(Self(total)) }
+        if total.is_zero() {
+            Err(refuse())
+        } else {
+            Ok(Self(total))
+        }
     }
 }
 
@@ -166,17 +194,28 @@ mod tests {
 
     #[test]
     fn time_spans_are_gos() {
-        for (text, seconds) in [("15s", 15.0), ("1m30s", 90.0), ("500ms", 0.5), ("8760h", 31_536_000.0)] {
+        for (text, seconds) in [
+            ("15s", 15.0),
+            ("1m30s", 90.0),
+            ("500ms", 0.5),
+            ("8760h", 31_536_000.0),
+        ] {
             assert_eq!(text.parse::<Period>().unwrap().0.as_secs_f64(), seconds, "{text}");
         }
         for bad in ["", "15", "s", "1d", "-1s", "0s", "99999999999h"] {
-            assert!(bad.parse::<Period>().unwrap_err().contains("are accepted"), "{bad}");
+            assert!(
+                bad.parse::<Period>().unwrap_err().contains("are accepted"),
+                "{bad}"
+            );
         }
     }
 
     #[test]
     fn an_empty_host_is_every_address() {
-        assert_eq!(":8080".parse::<BindAddress>().unwrap().0.to_string(), "0.0.0.0:8080");
+        assert_eq!(
+            ":8080".parse::<BindAddress>().unwrap().0.to_string(),
+            "0.0.0.0:8080"
+        );
         assert!("8080".parse::<BindAddress>().is_err());
     }
 }

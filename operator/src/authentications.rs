@@ -31,8 +31,11 @@ pub trait Authentication:
 }
 
 impl Authentication for TriggerAuthentication {
-    const REASONS: [&'static str; 3] =
-        ["TriggerAuthenticationAdded", "TriggerAuthenticationUpdated", "TriggerAuthenticationDeleted"];
+    const REASONS: [&'static str; 3] = [
+        "TriggerAuthenticationAdded",
+        "TriggerAuthenticationUpdated",
+        "TriggerAuthenticationDeleted",
+    ];
     const METRIC: &'static str = "trigger_authentication";
 
     fn store(cx: &Context) -> &Watched<Self> {
@@ -72,22 +75,39 @@ impl Authentication for ClusterTriggerAuthentication {
 /// Whether a ScaledObject refers to an authentication of this kind and key.
 fn refers_to<K: Authentication>(object: &ScaledObject, key: &ObjectKey) -> bool {
     let same_scope = key.namespace.is_empty() || object.namespace().as_deref() == Some(&*key.namespace);
-    let mut references = object.spec.triggers.iter().filter_map(|trigger| trigger.authentication_ref.as_ref());
+    let mut references = object
+        .spec
+        .triggers
+        .iter()
+        .filter_map(|trigger| trigger.authentication_ref.as_ref());
     same_scope && references.any(|reference| *reference.name == *key.name && reference.kind() == K::kind(&()))
 }
 
 /// The ScaledObjects that use an authentication, for checking them again when it changes.
 #[must_use]
 pub fn users<K: Authentication>(objects: &Watched<ScaledObject>, key: &ObjectKey) -> Vec<ObjectKey> {
-    objects.list().iter().filter(|object| refers_to::<K>(object, key)).map(|object| ObjectKey::of(&**object)).collect()
+    objects
+        .list()
+        .iter()
+        .filter(|object| refers_to::<K>(object, key))
+        .map(|object| ObjectKey::of(&**object))
+        .collect()
 }
 
 /// The keys of the authentications that an object refers to.
 #[must_use]
 pub fn used_by<K: Authentication>(object: &ScaledObject) -> Vec<ObjectKey> {
     let namespaced = K::kind(&()) == TriggerAuthentication::kind(&());
-    let namespace = if namespaced { object.namespace().unwrap_or_default() } else { String::new() };
-    let references = object.spec.triggers.iter().filter_map(|trigger| trigger.authentication_ref.as_ref());
+    let namespace = if namespaced {
+        object.namespace().unwrap_or_default()
+    } else {
+        String::new()
+    };
+    let references = object
+        .spec
+        .triggers
+        .iter()
+        .filter_map(|trigger| trigger.authentication_ref.as_ref());
     references
         .filter(|reference| reference.kind() == K::kind(&()))
         .map(|reference| ObjectKey::new(namespace.as_str(), reference.name.as_str()))
@@ -110,13 +130,21 @@ pub async fn reconcile<K: Authentication>(cx: &Context, key: &ObjectKey) -> Resu
     let kind = K::kind(&());
     let api = K::api(cx.client.clone(), &key.namespace);
     let [added, updated, deleted] = K::REASONS;
-    let has_finalizer = object.finalizers().iter().any(|finalizer| finalizer == labels::FINALIZER);
+    let has_finalizer = object
+        .finalizers()
+        .iter()
+        .any(|finalizer| finalizer == labels::FINALIZER);
     let about = object.object_ref(&());
     if object.meta().deletion_timestamp.is_some() {
         if has_finalizer {
-            let rest: Vec<_> = object.finalizers().iter().filter(|other| *other != labels::FINALIZER).collect();
+            let rest: Vec<_> = object
+                .finalizers()
+                .iter()
+                .filter(|other| *other != labels::FINALIZER)
+                .collect();
             set_finalizers(cx, &api, &*object, &json!(rest)).await?;
-            cx.events.send_lifecycle(&about, false, deleted, format!("{kind} was deleted"));
+            cx.events
+                .send_lifecycle(&about, false, deleted, format!("{kind} was deleted"));
         }
         return Ok(());
     }
@@ -125,23 +153,36 @@ pub async fn reconcile<K: Authentication>(cx: &Context, key: &ObjectKey) -> Resu
         all.push(labels::FINALIZER.to_owned());
         set_finalizers(cx, &api, &*object, &json!(all)).await?;
         if object.meta().generation.is_none_or(|generation| generation == 1) {
-            cx.events.send_lifecycle(&about, false, added, format!("New {kind} configured"));
+            cx.events
+                .send_lifecycle(&about, false, added, format!("New {kind} configured"));
         } else {
-            cx.events.send_lifecycle(&about, false, updated, format!("{kind} {} is updated", key.name));
+            cx.events
+                .send_lifecycle(&about, false, updated, format!("{kind} {} is updated", key.name));
         }
         info!(authentication = %key, kind = %kind, "authentication is watched over");
     }
-    let mut names: Vec<String> = users::<K>(&cx.stores.scaled_objects, key).iter().map(|user| user.name.to_string()).collect();
+    let mut names: Vec<String> = users::<K>(&cx.stores.scaled_objects, key)
+        .iter()
+        .map(|user| user.name.to_string())
+        .collect();
     names.sort();
     names.dedup();
     let names = names.join(",");
-    if object.status().and_then(|status| status.scaledobjects.as_deref()).unwrap_or_default() == names {
+    if object
+        .status()
+        .and_then(|status| status.scaledobjects.as_deref())
+        .unwrap_or_default()
+        == names
+    {
         return Ok(());
     }
     let patch = Patch::Merge(json!({"status": {"scaledobjects": names}}));
     let params = PatchParams::default();
     let call = api.patch_status(&key.name, &params, &patch);
-    cx.calls.unary(Priority::Normal, "write the status of an authentication", call).await.map(drop)
+    cx.calls
+        .unary(Priority::Normal, "write the status of an authentication", call)
+        .await
+        .map(drop)
 }
 
 async fn set_finalizers<K: Authentication>(
@@ -155,7 +196,11 @@ async fn set_finalizers<K: Authentication>(
     let params = PatchParams::default();
     let name = object.name_any();
     let call = api.patch_metadata(&name, &params, &patch);
-    match cx.calls.unary(Priority::Normal, "set the finalizer of an authentication", call).await {
+    match cx
+        .calls
+        .unary(Priority::Normal, "set the finalizer of an authentication", call)
+        .await
+    {
         Ok(_) | Err(CallError::NotFound { .. }) => Ok(()),
         Err(error) => Err(error),
     }

@@ -47,17 +47,25 @@ impl HpaAutoscaler {
 
     fn is_ours(&self, hpa: &HorizontalPodAutoscaler) -> bool {
         let owners = hpa.metadata.owner_references.iter().flatten();
-        owners.into_iter().any(|owner| Some(&owner.uid) == self.object.metadata.uid.as_ref())
+        owners
+            .into_iter()
+            .any(|owner| Some(&owner.uid) == self.object.metadata.uid.as_ref())
     }
 
     /// Whether the user lets an HPA that is there already become ours.
     fn may_take_over(&self) -> bool {
-        self.object.annotations().get(labels::TRANSFER_HPA_OWNERSHIP).is_some_and(|value| value == "true")
+        self.object
+            .annotations()
+            .get(labels::TRANSFER_HPA_OWNERSHIP)
+            .is_some_and(|value| value == "true")
     }
 
     fn foreign(&self, name: &str) -> PortError {
         let object = self.object.name_any();
-        let kind = format!("{}/{}.{}", self.target.group, self.target.version, self.target.kind);
+        let kind = format!(
+            "{}/{}.{}",
+            self.target.group, self.target.version, self.target.kind
+        );
         PortError {
             category: "conflict",
             message: format!(
@@ -82,7 +90,9 @@ impl HpaAutoscaler {
                 match calls.unary(Priority::Normal, "create an HPA", create).await {
                     Ok(_) => None,
                     // The watch has not shown it yet.
-                    Err(error) if matches!(error, CallError::AlreadyExists { .. }) => self.get(&name).await.map_err(|error| port_error(&error))?,
+                    Err(error) if matches!(error, CallError::AlreadyExists { .. }) => {
+                        self.get(&name).await.map_err(|error| port_error(&error))?
+                    }
                     Err(error) => return Err(port_error(&error)),
                 }
             }
@@ -95,7 +105,9 @@ impl HpaAutoscaler {
 
     async fn get(&self, name: &str) -> Result<Option<HorizontalPodAutoscaler>, CallError> {
         let api = self.api();
-        self.calls.unary(Priority::Normal, "read an HPA", api.get_opt(name)).await
+        self.calls
+            .unary(Priority::Normal, "read an HPA", api.get_opt(name))
+            .await
     }
 
     async fn bring_to(
@@ -112,7 +124,10 @@ impl HpaAutoscaler {
         }
         // What the watch shows may be old, and writing over a newer one would lose what others added to it.
         let Some(fresh) = self.get(&name).await.map_err(|error| port_error(&error))? else {
-            return Err(PortError { category: "conflict", message: format!("HPA {name:?} is being deleted") });
+            return Err(PortError {
+                category: "conflict",
+                message: format!("HPA {name:?} is being deleted"),
+            });
         };
         if !hpa::differs(&fresh, desired) {
             return Ok(());
@@ -137,16 +152,25 @@ impl HpaAutoscaler {
 
     /// Deletes an HPA of ours; one that is not ours, or not there, is left alone.
     async fn delete(&self, name: &str) -> Result<(), PortError> {
-        let Some(live) = self.get(name).await.map_err(|error| port_error(&error))? else { return Ok(()) };
+        let Some(live) = self.get(name).await.map_err(|error| port_error(&error))? else {
+            return Ok(());
+        };
         if !self.is_ours(&live) {
             return Ok(());
         }
         let params = DeleteParams {
-            preconditions: Some(Preconditions { uid: live.metadata.uid.clone(), resource_version: None }),
+            preconditions: Some(Preconditions {
+                uid: live.metadata.uid.clone(),
+                resource_version: None,
+            }),
             ..Default::default()
         };
         let api = self.api();
-        match self.calls.unary(Priority::Normal, "delete an HPA", api.delete(name, &params)).await {
+        match self
+            .calls
+            .unary(Priority::Normal, "delete an HPA", api.delete(name, &params))
+            .await
+        {
             Ok(_) => Ok(()),
             Err(error) if matches!(error, CallError::NotFound { .. }) => Ok(()),
             Err(error) => Err(port_error(&error)),

@@ -38,7 +38,9 @@ pub fn of_scaled_object(object: &ScaledObject) -> u64 {
 pub fn of_hpa(hpa: &HorizontalPodAutoscaler) -> u64 {
     let mut hasher = DefaultHasher::new();
     of_metadata(&hpa.metadata, &mut hasher);
-    serde_json::to_string(&hpa.spec).unwrap_or_default().hash(&mut hasher);
+    serde_json::to_string(&hpa.spec)
+        .unwrap_or_default()
+        .hash(&mut hasher);
     hasher.finish()
 }
 
@@ -74,7 +76,8 @@ mod tests {
         object.status = Some(Default::default());
         object.metadata.resource_version = Some("2".into());
         assert!(!seen.is_news(&key, of_scaled_object(&object)));
-        object.metadata.annotations = Some([("autoscaling.keda.sh/paused".to_owned(), "true".to_owned())].into());
+        object.metadata.annotations =
+            Some([("autoscaling.keda.sh/paused".to_owned(), "true".to_owned())].into());
         assert!(seen.is_news(&key, of_scaled_object(&object)));
         seen.forget(&key);
         assert!(seen.is_news(&key, of_scaled_object(&object)));

@@ -26,7 +26,10 @@ pub fn in_the_way(
             ));
         }
         if other.spec.hpa_name(&other.name_any()) == hpa_name {
-            return Some(format!("the HPA '{hpa_name}' is already managed by the ScaledObject '{}'", other.name_any()));
+            return Some(format!(
+                "the HPA '{hpa_name}' is already managed by the ScaledObject '{}'",
+                other.name_any()
+            ));
         }
     }
     let on_target = |hpa: &&Arc<HorizontalPodAutoscaler>| {
@@ -86,7 +89,9 @@ fn is_foreign(object: &ScaledObject, hpa: &HorizontalPodAutoscaler, others: &[Ar
         let owners = hpa.metadata.owner_references.iter().flatten();
         uid.is_some() && owners.into_iter().any(|owner| Some(&owner.uid) == uid)
     };
-    hpa.annotations().get(labels::HPA_OWNERSHIP).is_none_or(|value| value != "false")
+    hpa.annotations()
+        .get(labels::HPA_OWNERSHIP)
+        .is_none_or(|value| value != "false")
         && !owned_by(object.metadata.uid.as_ref())
         && !others.iter().any(|other| owned_by(other.metadata.uid.as_ref()))
 }
@@ -133,7 +138,11 @@ mod tests {
         }
     }
 
-    fn check(object: &ScaledObject, others: &[ScaledObject], hpas: &[HorizontalPodAutoscaler]) -> Option<String> {
+    fn check(
+        object: &ScaledObject,
+        others: &[ScaledObject],
+        hpas: &[HorizontalPodAutoscaler],
+    ) -> Option<String> {
         let others: Vec<_> = others.iter().cloned().map(Arc::new).collect();
         let hpas: Vec<_> = hpas.iter().cloned().map(Arc::new).collect();
         in_the_way(object, &deployment(), &others, &hpas)
@@ -161,10 +170,17 @@ mod tests {
         );
         assert_eq!(check(&mine, &[], &[hpa("theirs", "web")]), None);
         let mut ignored = foreign.clone();
-        ignored.annotations_mut().insert(labels::HPA_OWNERSHIP.into(), "false".into());
+        ignored
+            .annotations_mut()
+            .insert(labels::HPA_OWNERSHIP.into(), "false".into());
         assert_eq!(check(&mine, &[], &[ignored]), None);
-        mine.annotations_mut().insert(labels::TRANSFER_HPA_OWNERSHIP.into(), "true".into());
-        assert!(check(&mine, &[], &[foreign]).unwrap().contains("must be specified by name"));
+        mine.annotations_mut()
+            .insert(labels::TRANSFER_HPA_OWNERSHIP.into(), "true".into());
+        assert!(
+            check(&mine, &[], &[foreign])
+                .unwrap()
+                .contains("must be specified by name")
+        );
         assert_eq!(check(&mine, &[], &[hpa("keda-hpa-mine", "app")]), None);
     }
 }

@@ -28,8 +28,17 @@ pub struct SliceEndpoints {
 impl SliceEndpoints {
     async fn list(&self, namespace: &str, service: &str) -> Result<Vec<ReadyEndpoint>, ReadError> {
         let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), namespace);
-        let params = ListParams::default().labels(&format!("{SERVICE_NAME}={service}")).limit(MOST_SLICES);
-        let slices = self.calls.unary(Priority::Normal, "list the EndpointSlices of a Service", api.list(&params)).await;
+        let params = ListParams::default()
+            .labels(&format!("{SERVICE_NAME}={service}"))
+            .limit(MOST_SLICES);
+        let slices = self
+            .calls
+            .unary(
+                Priority::Normal,
+                "list the EndpointSlices of a Service",
+                api.list(&params),
+            )
+            .await;
         let slices = slices.map_err(|error| {
             let kind = match error {
                 CallError::Forbidden { .. } => ReadErrorKind::Denied,
@@ -46,20 +55,38 @@ impl SliceEndpoints {
 fn ready(slices: Vec<EndpointSlice>) -> Vec<ReadyEndpoint> {
     let mut ports_of: BTreeMap<String, Vec<u16>> = BTreeMap::new();
     for slice in slices {
-        let ports: Vec<u16> =
-            slice.ports.iter().flatten().filter_map(|port| u16::try_from(port.port?).ok()).collect();
+        let ports: Vec<u16> = slice
+            .ports
+            .iter()
+            .flatten()
+            .filter_map(|port| u16::try_from(port.port?).ok())
+            .collect();
         // Absent means ready: the API says so.
         let is_ready = |conditions: Option<bool>| conditions.unwrap_or(true);
         for endpoint in slice.endpoints {
-            if is_ready(endpoint.conditions.as_ref().and_then(|conditions| conditions.ready)) {
+            if is_ready(
+                endpoint
+                    .conditions
+                    .as_ref()
+                    .and_then(|conditions| conditions.ready),
+            ) {
                 for address in endpoint.addresses {
                     let known = ports_of.entry(address).or_default();
-                    known.extend(ports.iter().filter(|port| !known.contains(port)).copied().collect::<Vec<_>>());
+                    known.extend(
+                        ports
+                            .iter()
+                            .filter(|port| !known.contains(port))
+                            .copied()
+                            .collect::<Vec<_>>(),
+                    );
                 }
             }
         }
     }
-    ports_of.into_iter().map(|(address, ports)| ReadyEndpoint { address, ports }).collect()
+    ports_of
+        .into_iter()
+        .map(|(address, ports)| ReadyEndpoint { address, ports })
+        .collect()
 }
 
 impl ServiceEndpoints for SliceEndpoints {
@@ -82,19 +109,37 @@ mod tests {
     fn only_ready_addresses_count_and_each_once() {
         let endpoint = |address: &str, ready: Option<bool>| Endpoint {
             addresses: vec![address.into()],
-            conditions: Some(EndpointConditions { ready, ..Default::default() }),
+            conditions: Some(EndpointConditions {
+                ready,
+                ..Default::default()
+            }),
             ..Default::default()
         };
         let slice = |port: i32, endpoints: Vec<Endpoint>| EndpointSlice {
             address_type: "IPv4".into(),
             endpoints,
-            ports: Some(vec![EndpointPort { port: Some(port), ..Default::default() }]),
+            ports: Some(vec![EndpointPort {
+                port: Some(port),
+                ..Default::default()
+            }]),
             ..Default::default()
         };
         let found = ready(vec![
-            slice(8080, vec![endpoint("10.0.0.1", Some(true)), endpoint("10.0.0.2", Some(false))]),
+            slice(
+                8080,
+                vec![
+                    endpoint("10.0.0.1", Some(true)),
+                    endpoint("10.0.0.2", Some(false)),
+                ],
+            ),
             slice(9090, vec![endpoint("10.0.0.1", None)]),
         ]);
-        assert_eq!(found, [ReadyEndpoint { address: "10.0.0.1".into(), ports: vec![8080, 9090] }]);
+        assert_eq!(
+            found,
+            [ReadyEndpoint {
+                address: "10.0.0.1".into(),
+                ports: vec![8080, 9090]
+            }]
+        );
     }
 }

@@ -44,7 +44,13 @@ impl Events {
     }
 
     /// Sends an Event whose action is its reason.
-    pub fn send(&self, regarding: &ObjectReference, warning: bool, reason: &'static str, note: impl Into<String>) {
+    pub fn send(
+        &self,
+        regarding: &ObjectReference,
+        warning: bool,
+        reason: &'static str,
+        note: impl Into<String>,
+    ) {
         self.send_with_action(regarding, warning, reason, reason.to_owned(), note.into());
     }
 
@@ -94,10 +100,17 @@ fn cut(mut text: String, longest: usize) -> String {
 }
 
 async fn write(client: Client, calls: Calls, instance: String, mut waiting: mpsc::Receiver<Event>) {
-    let reporter = Reporter { controller: labels::MANAGED_BY.to_owned(), instance: Some(instance) };
+    let reporter = Reporter {
+        controller: labels::MANAGED_BY.to_owned(),
+        instance: Some(instance),
+    };
     let recorder = Recorder::new(client, reporter);
     while let Some(event) = waiting.recv().await {
-        let type_ = if event.warning { EventType::Warning } else { EventType::Normal };
+        let type_ = if event.warning {
+            EventType::Warning
+        } else {
+            EventType::Normal
+        };
         let written = kube::runtime::events::Event {
             type_,
             reason: event.reason.to_owned(),

@@ -21,12 +21,19 @@ use crate::target::ScaleTarget;
 /// The finalizer could not be removed.
 pub async fn finalize(cx: &Context, key: &ObjectKey, object: &Arc<ScaledObject>) -> Result<(), CheckFailure> {
     cx.engine.remove(key).await;
-    if !object.finalizers().iter().any(|finalizer| finalizer == labels::FINALIZER) {
+    if !object
+        .finalizers()
+        .iter()
+        .any(|finalizer| finalizer == labels::FINALIZER)
+    {
         return Ok(());
     }
     restore_replicas(cx, key, object).await;
-    let finalizers: Vec<&String> =
-        object.finalizers().iter().filter(|finalizer| *finalizer != labels::FINALIZER).collect();
+    let finalizers: Vec<&String> = object
+        .finalizers()
+        .iter()
+        .filter(|finalizer| *finalizer != labels::FINALIZER)
+        .collect();
     let patch = json!({"metadata": {
         "resourceVersion": object.resource_version(),
         "finalizers": finalizers,
@@ -35,13 +42,26 @@ pub async fn finalize(cx: &Context, key: &ObjectKey, object: &Arc<ScaledObject>)
     let params = PatchParams::default();
     let patch = Patch::Merge(&patch);
     let call = api.patch_metadata(&key.name, &params, &patch);
-    match cx.calls.unary(Priority::Normal, "release a deleted ScaledObject", call).await {
+    match cx
+        .calls
+        .unary(Priority::Normal, "release a deleted ScaledObject", call)
+        .await
+    {
         Ok(_) | Err(CallError::NotFound { .. }) => {}
         Err(error) => {
-            return Err(CheckFailure { message: error.to_string(), scaler: None, transient: true });
+            return Err(CheckFailure {
+                message: error.to_string(),
+                scaler: None,
+                transient: true,
+            });
         }
     }
-    cx.events.send_lifecycle(&reference(object), true, "ScaledObjectDeleted", "ScaledObject was deleted");
+    cx.events.send_lifecycle(
+        &reference(object),
+        true,
+        "ScaledObjectDeleted",
+        "ScaledObject was deleted",
+    );
     info!(object = %key, "object was deleted");
     Ok(())
 }
@@ -51,11 +71,21 @@ async fn restore_replicas(cx: &Context, key: &ObjectKey, object: &ScaledObject) 
         return;
     }
     // What this process wrote last may not have come back through the watch yet.
-    let status = cx.status.wanted(key).await.or_else(|| object.status.clone()).unwrap_or_default();
-    let (Some(gvkr), Some(count)) = (status.scale_target_gvkr, status.original_replica_count) else { return };
+    let status = cx
+        .status
+        .wanted(key)
+        .await
+        .or_else(|| object.status.clone())
+        .unwrap_or_default();
+    let (Some(gvkr), Some(count)) = (status.scale_target_gvkr, status.original_replica_count) else {
+        return;
+    };
     let name = &object.spec.scale_target_ref.name;
     let target = ScaleTarget::new(&cx.client, &cx.calls, &key.namespace, name, &gvkr);
-    if let Err(error) = target.set_replicas(u32::try_from(count).unwrap_or(0), false).await {
+    if let Err(error) = target
+        .set_replicas(u32::try_from(count).unwrap_or(0), false)
+        .await
+    {
         warn!(object = %key, %error, "original replicas not restored");
     }
 }

@@ -7,8 +7,9 @@ use dormouse_core::{Pause, TargetKind};
 use dormouse_engine::{AutoscalerMetric, AutoscalerSpec};
 use dormouse_scalers::Target;
 use k8s_openapi::api::autoscaling::v2::{
-    CrossVersionObjectReference, ExternalMetricSource, HPAScalingPolicy, HPAScalingRules, HorizontalPodAutoscaler,
-    HorizontalPodAutoscalerBehavior, HorizontalPodAutoscalerSpec, MetricIdentifier, MetricSpec, MetricTarget,
+    CrossVersionObjectReference, ExternalMetricSource, HPAScalingPolicy, HPAScalingRules,
+    HorizontalPodAutoscaler, HorizontalPodAutoscalerBehavior, HorizontalPodAutoscalerSpec, MetricIdentifier,
+    MetricSpec, MetricTarget,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
@@ -49,7 +50,12 @@ pub fn desired(
             min_replicas: Some(to_i32(spec.replicas.hpa_min())),
             max_replicas: to_i32(spec.replicas.max()),
             behavior: behavior(object, spec.pause),
-            metrics: Some(spec.metrics.iter().map(|metric| external(metric, &object.name_any())).collect()),
+            metrics: Some(
+                spec.metrics
+                    .iter()
+                    .map(|metric| external(metric, &object.name_any()))
+                    .collect(),
+            ),
         }),
         status: None,
     }
@@ -69,9 +75,19 @@ fn hpa_labels(object: &ScaledObject, hpa_name: &str, version: &str) -> BTreeMap<
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .into();
-    let excluded = object.annotations().get(labels::HPA_EXCLUDED_LABELS).map(String::as_str).unwrap_or_default();
+    let excluded = object
+        .annotations()
+        .get(labels::HPA_EXCLUDED_LABELS)
+        .map(String::as_str)
+        .unwrap_or_default();
     let is_excluded = |key: &str| excluded.split(',').any(|excluded| excluded == key);
-    all.extend(object.labels().iter().filter(|(key, _)| !is_excluded(key)).map(|(k, v)| (k.clone(), v.clone())));
+    all.extend(
+        object
+            .labels()
+            .iter()
+            .filter(|(key, _)| !is_excluded(key))
+            .map(|(k, v)| (k.clone(), v.clone())),
+    );
     // The HPA's metrics select by this label, and a brand-new object may not carry it yet.
     all.insert(labels::SCALED_OBJECT_NAME.to_owned(), object.name_any());
     all
@@ -80,11 +96,15 @@ fn hpa_labels(object: &ScaledObject, hpa_name: &str, version: &str) -> BTreeMap<
 /// Cut to what a label may hold, ending in a letter or digit.
 fn as_label(text: &str) -> String {
     let cut: String = text.chars().take(LONGEST_LABEL).collect();
-    cut.trim_end_matches(|c: char| !c.is_ascii_alphanumeric()).to_owned()
+    cut.trim_end_matches(|c: char| !c.is_ascii_alphanumeric())
+        .to_owned()
 }
 
 fn behavior(object: &ScaledObject, pause: Pause) -> Option<HorizontalPodAutoscalerBehavior> {
-    let mut behavior = object.spec.hpa_config().and_then(|config| config.behavior.clone());
+    let mut behavior = object
+        .spec
+        .hpa_config()
+        .and_then(|config| config.behavior.clone());
     let disable = |rules: &mut Option<HPAScalingRules>| {
         rules.get_or_insert_default().select_policy = Some("Disabled".to_owned());
     };
@@ -109,11 +129,18 @@ fn external(metric: &AutoscalerMetric, scaled_object: &str) -> MetricSpec {
             metric: MetricIdentifier {
                 name: metric.name.clone(),
                 selector: Some(LabelSelector {
-                    match_labels: Some([(labels::SCALED_OBJECT_NAME.to_owned(), scaled_object.to_owned())].into()),
+                    match_labels: Some(
+                        [(labels::SCALED_OBJECT_NAME.to_owned(), scaled_object.to_owned())].into(),
+                    ),
                     match_expressions: None,
                 }),
             },
-            target: MetricTarget { type_: kind.to_owned(), average_value, value, average_utilization: None },
+            target: MetricTarget {
+                type_: kind.to_owned(),
+                average_value,
+                value,
+                average_utilization: None,
+            },
         }),
         ..Default::default()
     }
@@ -132,9 +159,14 @@ fn target_quantity(target: Target) -> String {
 /// owner. What the API server fills in by itself, and labels and annotations that others added, do not count.
 #[must_use]
 pub fn differs(live: &HorizontalPodAutoscaler, desired: &HorizontalPodAutoscaler) -> bool {
-    let (Some(live_spec), Some(desired_spec)) = (&live.spec, &desired.spec) else { return true };
+    let (Some(live_spec), Some(desired_spec)) = (&live.spec, &desired.spec) else {
+        return true;
+    };
     let covers = |live: Option<&BTreeMap<String, String>>, desired: Option<&BTreeMap<String, String>>| {
-        desired.into_iter().flatten().all(|(key, value)| live.and_then(|live| live.get(key)) == Some(value))
+        desired
+            .into_iter()
+            .flatten()
+            .all(|(key, value)| live.and_then(|live| live.get(key)) == Some(value))
     };
     live_spec.min_replicas != desired_spec.min_replicas
         || live_spec.max_replicas != desired_spec.max_replicas
@@ -142,13 +174,19 @@ pub fn differs(live: &HorizontalPodAutoscaler, desired: &HorizontalPodAutoscaler
         || live_spec.metrics != desired_spec.metrics
         || !behavior_covers(live_spec.behavior.as_ref(), desired_spec.behavior.as_ref())
         || !covers(live.metadata.labels.as_ref(), desired.metadata.labels.as_ref())
-        || !covers(live.metadata.annotations.as_ref(), desired.metadata.annotations.as_ref())
+        || !covers(
+            live.metadata.annotations.as_ref(),
+            desired.metadata.annotations.as_ref(),
+        )
         || owner_uid(live) != owner_uid(desired)
 }
 
 fn owner_uid(hpa: &HorizontalPodAutoscaler) -> Option<&str> {
     let owners = hpa.metadata.owner_references.iter().flatten();
-    owners.filter(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str()).next()
+    owners
+        .filter(|owner| owner.controller == Some(true))
+        .map(|owner| owner.uid.as_str())
+        .next()
 }
 
 /// Compares with the defaults filled in that the API server writes into a behavior that is given. A behavior that was not
@@ -159,19 +197,33 @@ fn behavior_covers(
 ) -> bool {
     let filled = |behavior: &HorizontalPodAutoscalerBehavior| {
         (
-            with_defaults(behavior.scale_up.as_ref(), Some(0), &[("Pods", 4), ("Percent", 100)]),
+            with_defaults(
+                behavior.scale_up.as_ref(),
+                Some(0),
+                &[("Pods", 4), ("Percent", 100)],
+            ),
             with_defaults(behavior.scale_down.as_ref(), None, &[("Percent", 100)]),
         )
     };
     live.map(filled) == desired.map(filled)
 }
 
-fn with_defaults(rules: Option<&HPAScalingRules>, window: Option<i32>, policies: &[(&str, i32)]) -> HPAScalingRules {
+fn with_defaults(
+    rules: Option<&HPAScalingRules>,
+    window: Option<i32>,
+    policies: &[(&str, i32)],
+) -> HPAScalingRules {
     let mut rules = rules.cloned().unwrap_or_default();
     rules.select_policy.get_or_insert_with(|| "Max".to_owned());
     rules.stabilization_window_seconds = rules.stabilization_window_seconds.or(window);
-    let default = |&(type_, value): &(&str, i32)| HPAScalingPolicy { type_: type_.to_owned(), value, period_seconds: 15 };
-    rules.policies.get_or_insert_with(|| policies.iter().map(default).collect());
+    let default = |&(type_, value): &(&str, i32)| HPAScalingPolicy {
+        type_: type_.to_owned(),
+        value,
+        period_seconds: 15,
+    };
+    rules
+        .policies
+        .get_or_insert_with(|| policies.iter().map(default).collect());
     rules
 }
 
@@ -179,8 +231,10 @@ fn with_defaults(rules: Option<&HPAScalingRules>, window: Option<i32>, policies:
 #[must_use]
 pub fn merged(live: &HorizontalPodAutoscaler, desired: &HorizontalPodAutoscaler) -> HorizontalPodAutoscaler {
     let mut merged = live.clone();
-    let overlay = |live: &mut Option<BTreeMap<String, String>>, desired: &Option<BTreeMap<String, String>>| {
-        live.get_or_insert_default().extend(desired.clone().unwrap_or_default());
+    let overlay = |live: &mut Option<BTreeMap<String, String>>,
+                   desired: &Option<BTreeMap<String, String>>| {
+        live.get_or_insert_default()
+            .extend(desired.clone().unwrap_or_default());
     };
     overlay(&mut merged.metadata.labels, &desired.metadata.labels);
     overlay(&mut merged.metadata.annotations, &desired.metadata.annotations);
@@ -202,14 +256,24 @@ mod tests {
         let mut object = ScaledObject::new("full", ScaledObjectSpec::default());
         object.spec.scale_target_ref.name = "app".into();
         object.metadata.uid = Some("u".into());
-        object.metadata.labels = Some([("team".to_owned(), "a".to_owned()), ("secret".to_owned(), "b".to_owned())].into());
+        object.metadata.labels = Some(
+            [
+                ("team".to_owned(), "a".to_owned()),
+                ("secret".to_owned(), "b".to_owned()),
+            ]
+            .into(),
+        );
         object.metadata.annotations =
             Some([(labels::HPA_EXCLUDED_LABELS.to_owned(), "secret,other".to_owned())].into());
         object
     }
 
     fn spec(pause: Pause) -> AutoscalerSpec {
-        let metric = |name: &str, kind, target| AutoscalerMetric { name: name.into(), kind, target };
+        let metric = |name: &str, kind, target| AutoscalerMetric {
+            name: name.into(),
+            kind,
+            target,
+        };
         AutoscalerSpec {
             replicas: ReplicaRange::try_new(None, 3, None).unwrap(),
             pause,
@@ -241,15 +305,31 @@ mod tests {
         let spec = serde_json::to_value(hpa.spec).unwrap();
         assert_eq!(spec["minReplicas"], 1);
         assert_eq!(spec["scaleTargetRef"]["apiVersion"], "apps/v1");
-        assert_eq!(spec["metrics"][0]["external"]["target"], serde_json::json!({"type": "AverageValue", "averageValue": "8"}));
-        assert_eq!(spec["metrics"][1]["external"]["target"], serde_json::json!({"type": "Value", "value": "500m"}));
+        assert_eq!(
+            spec["metrics"][0]["external"]["target"],
+            serde_json::json!({"type": "AverageValue", "averageValue": "8"})
+        );
+        assert_eq!(
+            spec["metrics"][1]["external"]["target"],
+            serde_json::json!({"type": "Value", "value": "500m"})
+        );
     }
 
     #[test]
     fn a_paused_direction_is_disabled_even_without_a_behavior() {
-        let pause = Pause::Directions { scale_in: true, scale_out: false };
-        let behavior = desired(&object(), &gvkr(), &spec(pause), "1").spec.unwrap().behavior.unwrap();
-        assert_eq!(behavior.scale_down.unwrap().select_policy.as_deref(), Some("Disabled"));
+        let pause = Pause::Directions {
+            scale_in: true,
+            scale_out: false,
+        };
+        let behavior = desired(&object(), &gvkr(), &spec(pause), "1")
+            .spec
+            .unwrap()
+            .behavior
+            .unwrap();
+        assert_eq!(
+            behavior.scale_down.unwrap().select_policy.as_deref(),
+            Some("Disabled")
+        );
         assert!(behavior.scale_up.is_none());
     }
 
@@ -274,8 +354,16 @@ mod tests {
         // What the API server fills in.
         let behavior = live.spec.as_mut().unwrap().behavior.as_mut().unwrap();
         behavior.scale_up = Some(with_defaults(None, Some(0), &[("Pods", 4), ("Percent", 100)]));
-        behavior.scale_down = Some(with_defaults(behavior.scale_down.as_ref(), None, &[("Percent", 100)]));
-        live.metadata.annotations.as_mut().unwrap().insert("someone".into(), "else".into());
+        behavior.scale_down = Some(with_defaults(
+            behavior.scale_down.as_ref(),
+            None,
+            &[("Percent", 100)],
+        ));
+        live.metadata
+            .annotations
+            .as_mut()
+            .unwrap()
+            .insert("someone".into(), "else".into());
         assert!(!differs(&live, &wanted));
 
         let without = desired(&object(), &gvkr(), &spec(Pause::No), "1");
@@ -285,6 +373,9 @@ mod tests {
 
         let mut other_bounds = spec(Pause::No);
         other_bounds.replicas = ReplicaRange::try_new(None, 4, None).unwrap();
-        assert!(differs(&live, &desired(&with_behavior, &gvkr(), &other_bounds, "1")));
+        assert!(differs(
+            &live,
+            &desired(&with_behavior, &gvkr(), &other_bounds, "1")
+        ));
     }
 }

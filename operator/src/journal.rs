@@ -69,7 +69,9 @@ impl OperatorJournal {
         let hpa = self.hpa_condition(key).await;
         let changed = self.status.update(key, |status| {
             status::set_decided(status, record, spec.policy.fallback);
-            let hpa = hpa.as_ref().map(|(holds, why, message)| (holds.as_str(), why.as_str(), message.as_str()));
+            let hpa = hpa
+                .as_ref()
+                .map(|(holds, why, message)| (holds.as_str(), why.as_str(), message.as_str()));
             status::set_hpa_active(status, hpa);
         });
         let Some(changed) = changed.await else { return };
@@ -86,12 +88,14 @@ impl OperatorJournal {
             (false, true) => {
                 warn!(object = %key, metrics = ?record.decision.fallen_back, "fallback holds");
                 let note = "ScaledObject fallback is active";
-                self.events.send_lifecycle(&about, false, "ScaledObjectFallbackActivated", note);
+                self.events
+                    .send_lifecycle(&about, false, "ScaledObjectFallbackActivated", note);
             }
             (true, false) => {
                 info!(object = %key, "fallback no longer holds");
                 let note = "ScaledObject fallback is no longer active";
-                self.events.send_lifecycle(&about, false, "ScaledObjectFallbackDeactivated", note);
+                self.events
+                    .send_lifecycle(&about, false, "ScaledObjectFallbackDeactivated", note);
             }
             _ => {}
         }
@@ -109,7 +113,12 @@ impl OperatorJournal {
             .iter()
             // A trigger that is merely slower than another one has not failed.
             .filter(|reading| reading.failures > 0)
-            .filter_map(|reading| Some((reading.metric_name.clone(), reading.outcome.as_ref().err()?.message.clone())))
+            .filter_map(|reading| {
+                Some((
+                    reading.metric_name.clone(),
+                    reading.outcome.as_ref().err()?.message.clone(),
+                ))
+            })
             .collect();
         if now.is_empty() {
             if record.readings.iter().all(|reading| reading.outcome.is_ok()) {
@@ -118,7 +127,9 @@ impl OperatorJournal {
             return Vec::new();
         }
         let entry = failing.entry(key.clone()).or_default();
-        let news = now.iter().filter(|(metric, message)| entry.messages.get(*metric) != Some(message));
+        let news = now
+            .iter()
+            .filter(|(metric, message)| entry.messages.get(*metric) != Some(message));
         let news = news.map(|(_, message)| message.clone()).collect();
         entry.messages = now;
         let (due, wait) = entry.next_refresh.unwrap_or((Instant::now(), REFRESH.0));
@@ -132,9 +143,14 @@ impl OperatorJournal {
     /// `ScalingActive` of the object's HPA: (status, reason, message).
     async fn hpa_condition(&self, key: &ObjectKey) -> Option<(String, String, String)> {
         let name = self.status.wanted(key).await?.hpa_name?;
-        let hpa = self.hpas.get(&dormouse_kubernetes::ObjectKey::new(key.namespace.as_str(), name.as_str()))?;
+        let hpa = self.hpas.get(&dormouse_kubernetes::ObjectKey::new(
+            key.namespace.as_str(),
+            name.as_str(),
+        ))?;
         let conditions = hpa.status.as_ref()?.conditions.as_deref().unwrap_or_default();
-        let active = conditions.iter().find(|condition| condition.type_ == "ScalingActive")?;
+        let active = conditions
+            .iter()
+            .find(|condition| condition.type_ == "ScalingActive")?;
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         Some((active.status.clone(), text(&active.reason), text(&active.message)))
     }
@@ -151,11 +167,15 @@ impl OperatorJournal {
         let (from, to) = (acted.from, acted.to);
         let reason = decision.reason.name();
         match &acted.result {
-            Ok(()) => info!(object = %key, from, to, reason, metrics = ?decision.active_metrics, "target scaled"),
+            Ok(()) => {
+                info!(object = %key, from, to, reason, metrics = ?decision.active_metrics, "target scaled")
+            }
             Err(error) => warn!(object = %key, from, to, reason, %error, "target not scaled"),
         }
         let name = self.objects.get(&watch_key(key));
-        let workload = name.map(|object| object.spec.scale_target_ref.name.clone()).unwrap_or_default();
+        let workload = name
+            .map(|object| object.spec.scale_target_ref.name.clone())
+            .unwrap_or_default();
         let target = format!("{kind} {}/{workload}", key.namespace);
         match (decision.action, &acted.result) {
             (Action::Activate { .. }, Ok(())) => {
@@ -169,7 +189,8 @@ impl OperatorJournal {
             }
             (Action::Activate { .. }, Err(error)) => {
                 let note = format!("Failed to scale {target} from {from} to {to}: {error}");
-                self.events.send(about, true, "KEDAScaleTargetActivationFailed", note);
+                self.events
+                    .send(about, true, "KEDAScaleTargetActivationFailed", note);
             }
             (Action::Deactivate { .. }, Ok(())) => {
                 let note = format!("Deactivated {target} from {from} to {to}");
@@ -177,7 +198,8 @@ impl OperatorJournal {
             }
             (Action::Deactivate { .. }, Err(error)) => {
                 let note = format!("Failed to deactivate {target} from {from} to {to}: {error}");
-                self.events.send(about, true, "KEDAScaleTargetDeactivationFailed", note);
+                self.events
+                    .send(about, true, "KEDAScaleTargetDeactivationFailed", note);
             }
             (Action::RaiseToMinimum { .. } | Action::Stay, _) => {}
         }
@@ -188,16 +210,23 @@ impl OperatorJournal {
         if !self.leadership.is_leader() {
             return;
         }
-        let changed = self.status.update(key, |status| status::set_target_unknown(status, message)).await;
+        let changed = self
+            .status
+            .update(key, |status| status::set_target_unknown(status, message))
+            .await;
         let Some(changed) = changed else { return };
-        if status::find(&changed.before, conditions::READY) != status::find(&changed.after, conditions::READY) {
+        if status::find(&changed.before, conditions::READY) != status::find(&changed.after, conditions::READY)
+        {
             warn!(object = %key, message, "target cannot be read");
         }
     }
 
     /// Forgets an object.
     pub fn forget(&self, key: &ObjectKey) {
-        self.failing.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        self.failing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(key);
     }
 }
 
@@ -210,7 +239,9 @@ impl Journal for OperatorJournal {
         async move {
             self.metrics.tick(&report.spec.key, report.late_by);
             match report.outcome {
-                TickOutcome::TargetUnknown(error) => self.target_unknown(&report.spec.key, &error.message).await,
+                TickOutcome::TargetUnknown(error) => {
+                    self.target_unknown(&report.spec.key, &error.message).await
+                }
                 TickOutcome::Decided { record, acted } => self.decided(report.spec, record, acted).await,
             }
         }

@@ -34,7 +34,14 @@ impl Fence {
             }
             sender.send_replace(false);
         };
-        (Self { lease, stopping, leads }, follow)
+        (
+            Self {
+                lease,
+                stopping,
+                leads,
+            },
+            follow,
+        )
     }
 
     /// The leader, where it is another replica.

@@ -32,7 +32,9 @@ impl EngineMetrics {
             return self.own(query, false).await;
         }
         if query.caller == Caller::Forwarded {
-            return Err(MetricReadError::NotLeader { metric: query.metric.to_owned() });
+            return Err(MetricReadError::NotLeader {
+                metric: query.metric.to_owned(),
+            });
         }
         if let Some(address) = self.fence.other().and_then(|leader| leader.address) {
             let asked = tokio::time::timeout(LEADER_DEADLINE, self.leader.ask(&address, query)).await;
@@ -45,12 +47,21 @@ impl EngineMetrics {
         self.own(query, true).await
     }
 
-    async fn own(&self, query: MetricQuery<'_>, read_through: bool) -> Result<ExternalMetric, MetricReadError> {
+    async fn own(
+        &self,
+        query: MetricQuery<'_>,
+        read_through: bool,
+    ) -> Result<ExternalMetric, MetricReadError> {
         let key = ObjectKey::new(query.namespace, query.scaled_object);
-        match self.engine.external_metric(&key, query.metric, read_through).await {
-            Ok(served) => {
-                Ok(ExternalMetric { value: Quantity::from_f64_milli(served.value), timestamp: served.at })
-            }
+        match self
+            .engine
+            .external_metric(&key, query.metric, read_through)
+            .await
+        {
+            Ok(served) => Ok(ExternalMetric {
+                value: Quantity::from_f64_milli(served.value),
+                timestamp: served.at,
+            }),
             Err(error) => Err(read_error(error)),
         }
     }
@@ -60,9 +71,10 @@ fn read_error(error: MetricError) -> MetricReadError {
     match error {
         MetricError::UnknownObject(scaled_object) => MetricReadError::UnknownObject { scaled_object },
         MetricError::UnknownMetric(metric) => MetricReadError::UnknownMetric { metric },
-        MetricError::Failing { metric, failure } => {
-            MetricReadError::Failing { metric, cause: failure.message }
-        }
+        MetricError::Failing { metric, failure } => MetricReadError::Failing {
+            metric,
+            cause: failure.message,
+        },
         MetricError::TooOld { metric, age, limit } => MetricReadError::TooOld { metric, age, limit },
         MetricError::NotYet(metric) => MetricReadError::NotYetRead { metric },
         MetricError::FallbackImpossible(metric) => MetricReadError::Failing {

@@ -119,12 +119,16 @@ impl OperatorMetrics {
             ("triggerIndex", read.index.to_string()),
             ("type", "scaledobject".to_owned()),
         ];
-        self.scaler_latency.get_or_create(&labels).set(read.took.as_secs_f64());
+        self.scaler_latency
+            .get_or_create(&labels)
+            .set(read.took.as_secs_f64());
         let errors = self.scaler_errors.get_or_create_owned(&labels);
         match read.outcome {
             Ok(reading) => {
                 self.scaler_value.get_or_create(&labels).set(reading.value());
-                self.scaler_active.get_or_create(&labels).set(i64::from(reading.active));
+                self.scaler_active
+                    .get_or_create(&labels)
+                    .set(i64::from(reading.active));
             }
             Err(_) => {
                 errors.inc();
@@ -149,7 +153,9 @@ impl OperatorMetrics {
 
     /// A polling tick began this late.
     pub fn tick(&self, key: &ObjectKey, late_by: Duration) {
-        self.loop_latency.get_or_create(&loop_labels(key)).set(late_by.as_secs_f64());
+        self.loop_latency
+            .get_or_create(&loop_labels(key))
+            .set(late_by.as_secs_f64());
     }
 
     /// An object exists, with triggers of these types.
@@ -158,7 +164,10 @@ impl OperatorMetrics {
         let mut registered = lock(&self.registered);
         let count = |family: &Family<Labels, Gauge>, labels: Labels| family.get_or_create(&labels).inc();
         count(&self.resources, resource_labels(kind, namespace));
-        let types: Labels = triggers.iter().map(|type_| ("type", (*type_).to_owned())).collect();
+        let types: Labels = triggers
+            .iter()
+            .map(|type_| ("type", (*type_).to_owned()))
+            .collect();
         for label in &types {
             count(&self.triggers, vec![label.clone()]);
         }
@@ -168,7 +177,9 @@ impl OperatorMetrics {
     /// An object is gone.
     pub fn unregister(&self, kind: &'static str, namespace: &str, name: &str) {
         let mut registered = lock(&self.registered);
-        let Some(types) = registered.remove(&(kind, format!("{namespace}/{name}"))) else { return };
+        let Some(types) = registered.remove(&(kind, format!("{namespace}/{name}"))) else {
+            return;
+        };
         let uncount = |family: &Family<Labels, Gauge>, labels: Labels| {
             // At zero a series leaves, as the registry of a namespace without objects would grow for ever otherwise.
             let left = family.get_or_create(&labels).dec() - 1;
@@ -203,7 +214,10 @@ impl OperatorMetrics {
 }
 
 fn object_labels(key: &ObjectKey) -> Labels {
-    vec![("namespace", key.namespace.clone()), ("scaledObject", key.name.clone())]
+    vec![
+        ("namespace", key.namespace.clone()),
+        ("scaledObject", key.name.clone()),
+    ]
 }
 
 fn loop_labels(key: &ObjectKey) -> Labels {
@@ -215,7 +229,11 @@ fn loop_labels(key: &ObjectKey) -> Labels {
 }
 
 fn resource_labels(kind: &str, namespace: &str) -> Labels {
-    let namespace = if namespace.is_empty() { "default" } else { namespace };
+    let namespace = if namespace.is_empty() {
+        "default"
+    } else {
+        namespace
+    };
     vec![("type", kind.to_owned()), ("namespace", namespace.to_owned())]
 }
 
@@ -249,11 +267,19 @@ mod tests {
         let metrics = OperatorMetrics::register(&page, "0.1.0");
         let key = ObjectKey::new("cap", "full");
         let reading = Reading::new(15.0, true, Timestamp::UNIX_EPOCH).unwrap();
-        let failure = ReadFailure { category: "timeout", message: "x".into() };
+        let failure = ReadFailure {
+            category: "timeout",
+            message: "x".into(),
+        };
         metrics.checked(&key, false);
         metrics.read(&key, &read(Ok(&reading)));
         metrics.read(&key, &read(Err(&failure)));
-        metrics.registered("scaled_object", "cap", "full", &["metrics-api", "cron", "metrics-api"]);
+        metrics.registered(
+            "scaled_object",
+            "cap",
+            "full",
+            &["metrics-api", "cron", "metrics-api"],
+        );
         metrics.registered("scaled_object", "cap", "full", &["metrics-api", "cron"]);
         let text = page.encode(Format::Classic);
         for expected in [

@@ -32,11 +32,17 @@ pub struct ClusterObjects<'a> {
 
 /// Not there, and not to be read, are both "none": the operator's rights are part of what the user set up. Everything else
 /// means that nobody knows.
-fn found<T>(what: impl FnOnce() -> String, answer: Result<Option<T>, CallError>) -> Result<Option<T>, ObjectsError> {
+fn found<T>(
+    what: impl FnOnce() -> String,
+    answer: Result<Option<T>, CallError>,
+) -> Result<Option<T>, ObjectsError> {
     match answer {
         Ok(found) => Ok(found),
         Err(CallError::Forbidden { .. } | CallError::NotFound { .. }) => Ok(None),
-        Err(error) => Err(ObjectsError { what: what(), message: error.to_string() }),
+        Err(error) => Err(ObjectsError {
+            what: what(),
+            message: error.to_string(),
+        }),
     }
 }
 
@@ -54,7 +60,9 @@ impl Objects for ClusterObjects<'_> {
         &'a self,
         name: &'a str,
     ) -> BoxFuture<'a, Result<Option<Arc<TriggerAuthenticationSpec>>, ObjectsError>> {
-        let found = self.cluster_trigger_authentications.get(&ObjectKey::new("", name));
+        let found = self
+            .cluster_trigger_authentications
+            .get(&ObjectKey::new("", name));
         async move { Ok(found.map(|object| Arc::new(object.spec.0.clone()))) }.boxed()
     }
 
@@ -65,11 +73,16 @@ impl Objects for ClusterObjects<'_> {
     ) -> BoxFuture<'a, Result<Option<BTreeMap<String, Sensitive>>, ObjectsError>> {
         async move {
             let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
-            let answer = self.calls.unary(Priority::Normal, "read a Secret", api.get_opt(name)).await;
+            let answer = self
+                .calls
+                .unary(Priority::Normal, "read a Secret", api.get_opt(name))
+                .await;
             let secret = found(|| format!("Secret {namespace}/{name}"), answer)?;
             Ok(secret.map(|secret| {
                 let values = secret.data.unwrap_or_default().into_iter();
-                values.filter_map(|(key, value)| Some((key, Sensitive::new(String::from_utf8(value.0).ok()?)))).collect()
+                values
+                    .filter_map(|(key, value)| Some((key, Sensitive::new(String::from_utf8(value.0).ok()?))))
+                    .collect()
             }))
         }
         .boxed()
@@ -82,8 +95,12 @@ impl Objects for ClusterObjects<'_> {
     ) -> BoxFuture<'a, Result<Option<BTreeMap<String, String>>, ObjectsError>> {
         async move {
             let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
-            let answer = self.calls.unary(Priority::Normal, "read a ConfigMap", api.get_opt(name)).await;
-            Ok(found(|| format!("ConfigMap {namespace}/{name}"), answer)?.map(|map| map.data.unwrap_or_default()))
+            let answer = self
+                .calls
+                .unary(Priority::Normal, "read a ConfigMap", api.get_opt(name))
+                .await;
+            Ok(found(|| format!("ConfigMap {namespace}/{name}"), answer)?
+                .map(|map| map.data.unwrap_or_default()))
         }
         .boxed()
     }
@@ -95,7 +112,10 @@ impl Objects for ClusterObjects<'_> {
     ) -> BoxFuture<'a, Result<Option<BTreeMap<String, String>>, ObjectsError>> {
         async move {
             let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
-            let answer = self.calls.unary(Priority::Normal, "read a ServiceAccount", api.get_opt(name)).await;
+            let answer = self
+                .calls
+                .unary(Priority::Normal, "read a ServiceAccount", api.get_opt(name))
+                .await;
             let account = found(|| format!("ServiceAccount {namespace}/{name}"), answer)?;
             Ok(account.map(|account| account.metadata.annotations.unwrap_or_default()))
         }
@@ -105,7 +125,8 @@ impl Objects for ClusterObjects<'_> {
     fn pod_spec(&self) -> BoxFuture<'_, Result<Option<PodSpec>, ObjectsError>> {
         async {
             let object = found(|| "the scale target".to_owned(), self.target.object().await)?;
-            Ok(object.and_then(|object| pod_spec_of(&serde_json::json!({ "spec": object.data.get("spec")? }))))
+            Ok(object
+                .and_then(|object| pod_spec_of(&serde_json::json!({ "spec": object.data.get("spec")? }))))
         }
         .boxed()
     }

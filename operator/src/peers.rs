@@ -97,7 +97,10 @@ impl Leader {
             escape(query.metric),
             escape(&selector)
         );
-        let request = connected.client.get(url).header(AUTHORIZATION, format!("Bearer {token}"));
+        let request = connected
+            .client
+            .get(url)
+            .header(AUTHORIZATION, format!("Bearer {token}"));
         match request.send().await {
             Ok(response) => understand(response).await,
             Err(_) => PeerAnswer::Silent,
@@ -108,7 +111,9 @@ impl Leader {
         let address: SocketAddr = address.parse().ok()?;
         let mut connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
         let authorities_changed = self.authorities.has_changed().unwrap_or(false);
-        let usable = connected.as_ref().filter(|known| known.address == address && !authorities_changed);
+        let usable = connected
+            .as_ref()
+            .filter(|known| known.address == address && !authorities_changed);
         if usable.is_none() {
             *connected = self.connect(address).map(|client| Connected { address, client });
         }
@@ -119,11 +124,13 @@ impl Leader {
         let mut roots = RootCertStore::empty();
         let authorities = self.authorities.borrow().clone();
         roots.add_parsable_certificates(authorities.iter().cloned());
-        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .ok()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(
+            rustls::crypto::aws_lc_rs::default_provider(),
+        ))
+        .with_safe_default_protocol_versions()
+        .ok()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
         reqwest::Client::builder()
             .use_preconfigured_tls(tls)
             .resolve(&self.server_name, address)
@@ -137,12 +144,19 @@ impl Leader {
 
     async fn token(&self) -> Option<String> {
         let fresh = |known: &Option<(Instant, String)>| {
-            known.as_ref().filter(|(read, _)| read.elapsed() < TOKEN_AGE).map(|(_, token)| token.clone())
+            known
+                .as_ref()
+                .filter(|(read, _)| read.elapsed() < TOKEN_AGE)
+                .map(|(_, token)| token.clone())
         };
         if let Some(token) = fresh(&self.token.lock().unwrap_or_else(PoisonError::into_inner)) {
             return Some(token);
         }
-        let token = tokio::fs::read_to_string(&self.token_file).await.ok()?.trim().to_owned();
+        let token = tokio::fs::read_to_string(&self.token_file)
+            .await
+            .ok()?
+            .trim()
+            .to_owned();
         *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), token.clone()));
         Some(token)
     }
@@ -150,14 +164,24 @@ impl Leader {
 
 async fn understand(response: reqwest::Response) -> PeerAnswer {
     let status = response.status();
-    if response.content_length().is_none_or(|length| length > LONGEST_ANSWER as u64) {
+    if response
+        .content_length()
+        .is_none_or(|length| length > LONGEST_ANSWER as u64)
+    {
         return PeerAnswer::Silent;
     }
-    let Ok(body) = response.bytes().await else { return PeerAnswer::Silent };
+    let Ok(body) = response.bytes().await else {
+        return PeerAnswer::Silent;
+    };
     if status.is_success() {
-        let answer = serde_json::from_slice::<ValueList>(&body).ok().and_then(|list| list.items.into_iter().next());
+        let answer = serde_json::from_slice::<ValueList>(&body)
+            .ok()
+            .and_then(|list| list.items.into_iter().next());
         let metric = answer.and_then(|item| {
-            Some(ExternalMetric { value: Quantity::parse(&item.value).ok()?, timestamp: item.timestamp })
+            Some(ExternalMetric {
+                value: Quantity::parse(&item.value).ok()?,
+                timestamp: item.timestamp,
+            })
         });
         return metric.map_or(PeerAnswer::Silent, PeerAnswer::Metric);
     }

@@ -46,13 +46,21 @@ pub struct CheckFailure {
 
 impl CheckFailure {
     fn new(prefix: &str, cause: impl std::fmt::Display) -> Self {
-        Self { message: format!("{prefix}: {cause}"), scaler: None, transient: false }
+        Self {
+            message: format!("{prefix}: {cause}"),
+            scaler: None,
+            transient: false,
+        }
     }
 }
 
 impl From<Refusal> for CheckFailure {
     fn from(refusal: Refusal) -> Self {
-        Self { message: refusal.message, scaler: None, transient: false }
+        Self {
+            message: refusal.message,
+            scaler: None,
+            transient: false,
+        }
     }
 }
 
@@ -77,19 +85,36 @@ pub async fn reconcile(cx: &Arc<Context>, key: &ObjectKey, resumed: bool) -> Res
     };
     let leads = cx.leadership.is_leader();
     if object.metadata.deletion_timestamp.is_some() {
-        return if leads { finalize::finalize(cx, key, &object).await } else { Ok(()) };
+        return if leads {
+            finalize::finalize(cx, key, &object).await
+        } else {
+            Ok(())
+        };
     }
     if leads {
         let status = object.status.clone().unwrap_or_default();
-        cx.status.open(key, object.metadata.uid.as_deref().unwrap_or_default(), &status);
+        cx.status
+            .open(key, object.metadata.uid.as_deref().unwrap_or_default(), &status);
         match mark(cx, &object).await {
             // A name that makes no label is refused by the check, in better words.
             Ok(()) | Err(CallError::Invalid { .. }) => {}
-            Err(error) => return Err(CheckFailure { message: error.to_string(), scaler: None, transient: true }),
+            Err(error) => {
+                return Err(CheckFailure {
+                    message: error.to_string(),
+                    scaler: None,
+                    transient: true,
+                });
+            }
         }
     }
-    let types: Vec<&str> = object.spec.triggers.iter().map(|trigger| trigger.type_.as_str()).collect();
-    cx.metrics.registered("scaled_object", &key.namespace, &key.name, &types);
+    let types: Vec<&str> = object
+        .spec
+        .triggers
+        .iter()
+        .map(|trigger| trigger.type_.as_str())
+        .collect();
+    cx.metrics
+        .registered("scaled_object", &key.namespace, &key.name, &types);
     let mut found = Found::default();
     let checked = check(cx, key, &object, resumed, leads, &mut found).await;
     if leads {
@@ -109,7 +134,10 @@ async fn forget(cx: &Context, key: &ObjectKey) {
 /// The finalizer and the label that HPAs select by, in one write.
 async fn mark(cx: &Context, object: &ScaledObject) -> Result<(), CallError> {
     let name = object.name_any();
-    let has_finalizer = object.finalizers().iter().any(|finalizer| finalizer == labels::FINALIZER);
+    let has_finalizer = object
+        .finalizers()
+        .iter()
+        .any(|finalizer| finalizer == labels::FINALIZER);
     let has_label = object.labels().get(labels::SCALED_OBJECT_NAME) == Some(&name);
     if has_finalizer && has_label {
         return Ok(());
@@ -124,12 +152,17 @@ async fn mark(cx: &Context, object: &ScaledObject) -> Result<(), CallError> {
         "finalizers": finalizers,
         "labels": {labels::SCALED_OBJECT_NAME: name},
     }});
-    let api: Api<ScaledObject> =
-        Api::namespaced(cx.client.clone(), object.metadata.namespace.as_deref().unwrap_or_default());
+    let api: Api<ScaledObject> = Api::namespaced(
+        cx.client.clone(),
+        object.metadata.namespace.as_deref().unwrap_or_default(),
+    );
     let params = PatchParams::default();
     let patch = Patch::Merge(&patch);
     let call = api.patch_metadata(&name, &params, &patch);
-    cx.calls.unary(Priority::Normal, "mark a ScaledObject as watched over", call).await.map(drop)
+    cx.calls
+        .unary(Priority::Normal, "mark a ScaledObject as watched over", call)
+        .await
+        .map(drop)
 }
 
 async fn check(
@@ -143,8 +176,12 @@ async fn check(
     let policy = policy(object)
         .map_err(|refusal| CheckFailure::new("ScaledObject doesn't have a correct specification", refusal))?;
     found.policy = Some(policy.clone());
-    let plans = triggers(object)
-        .map_err(|refusal| CheckFailure::new("ScaledObject doesn't have correct triggers specification", refusal))?;
+    let plans = triggers(object).map_err(|refusal| {
+        CheckFailure::new(
+            "ScaledObject doesn't have correct triggers specification",
+            refusal,
+        )
+    })?;
     let gvkr = resolve_target(cx, key, object).await?;
     found.target = Some(gvkr.clone());
     let others = cx.stores.scaled_objects.list();
@@ -153,10 +190,19 @@ async fn check(
         if let Err(error) = cx.engine.suspend(key).await {
             warn!(object = %key, %error, "the HPA of an object that may not scale is still there");
         }
-        return Err(CheckFailure { message: conflict, scaler: None, transient: false });
+        return Err(CheckFailure {
+            message: conflict,
+            scaler: None,
+            transient: false,
+        });
     }
-    let target =
-        ScaleTarget::new(&cx.client, &cx.calls, &key.namespace, &object.spec.scale_target_ref.name, &gvkr);
+    let target = ScaleTarget::new(
+        &cx.client,
+        &cx.calls,
+        &key.namespace,
+        &object.spec.scale_target_ref.name,
+        &gvkr,
+    );
     if leads {
         found.original_replicas = Some(check_scale(cx, key, object, &target).await?);
     }
@@ -170,11 +216,14 @@ async fn check(
     let resolver = Resolver::new(&objects, object, &cx.resolver);
     let mut specs = Vec::with_capacity(plans.len());
     for plan in &plans {
-        let resolved = resolver.resolve(plan.trigger).await.map_err(|error| CheckFailure {
-            transient: matches!(error, ResolveError::Lookup(_)),
-            scaler: None,
-            message: format!("failed to ensure HPA is correctly created for ScaledObject: {error}"),
-        })?;
+        let resolved = resolver
+            .resolve(plan.trigger)
+            .await
+            .map_err(|error| CheckFailure {
+                transient: matches!(error, ResolveError::Lookup(_)),
+                scaler: None,
+                message: format!("failed to ensure HPA is correctly created for ScaledObject: {error}"),
+            })?;
         found.missing.extend(resolved.missing);
         specs.push(TriggerSpec {
             index: plan.index,
@@ -189,7 +238,9 @@ async fn check(
         key: key.clone(),
         uid: object.uid().unwrap_or_default(),
         generation: object.metadata.generation.unwrap_or_default(),
-        created: object.creation_timestamp().map_or_else(jiff::Timestamp::now, |time| time.0),
+        created: object
+            .creation_timestamp()
+            .map_or_else(jiff::Timestamp::now, |time| time.0),
         policy,
         triggers: specs,
         last_active: status.last_active_time.as_ref().map(|time| time.0),
@@ -205,7 +256,10 @@ async fn check(
         known_name: status.hpa_name.clone(),
         version: VERSION,
     };
-    let ports = Ports { target: Arc::new(target), autoscaler: Arc::new(autoscaler) };
+    let ports = Ports {
+        target: Arc::new(target),
+        autoscaler: Arc::new(autoscaler),
+    };
     found.applied = Some(cx.engine.apply(spec, ports).await.map_err(apply_failure)?);
     Ok(())
 }
@@ -218,15 +272,27 @@ async fn resolve_target(
     let reference = &object.spec.scale_target_ref;
     let prefix = "ScaledObject doesn't have correct scaleTargetRef specification";
     if reference.name.is_empty() {
-        return Err(CheckFailure::new(prefix, "ScaledObject.spec.scaleTargetRef.name is missing"));
+        return Err(CheckFailure::new(
+            prefix,
+            "ScaledObject.spec.scaleTargetRef.name is missing",
+        ));
     }
-    let found = cx.discovery.resolve(reference.api_version(), reference.kind()).await;
+    let found = cx
+        .discovery
+        .resolve(reference.api_version(), reference.kind())
+        .await;
     let kind = found.map_err(|error| CheckFailure {
         transient: matches!(error, DiscoveryFailure::Call(_)),
-        ..CheckFailure::new(prefix, format!("{error} (ScaledObject {key}, spec.scaleTargetRef)"))
+        ..CheckFailure::new(
+            prefix,
+            format!("{error} (ScaledObject {key}, spec.scaleTargetRef)"),
+        )
     })?;
     if !kind.namespaced {
-        let refusal = format!("{} belongs to the whole cluster, and only namespaced kinds are accepted", reference.kind());
+        let refusal = format!(
+            "{} belongs to the whole cluster, and only namespaced kinds are accepted",
+            reference.kind()
+        );
         return Err(CheckFailure::new(prefix, refusal));
     }
     Ok(GroupVersionKindResource {
@@ -250,21 +316,30 @@ async fn check_scale(
         Err(error) => error,
     };
     if !matches!(error, CallError::NotFound { .. }) {
-        return Err(CheckFailure { transient: true, ..CheckFailure::new(prefix, error) });
+        return Err(CheckFailure {
+            transient: true,
+            ..CheckFailure::new(prefix, error)
+        });
     }
     let note = match target.exists().await {
         Ok(true) => "Target resource doesn't expose /scale subresource",
         _ => "Target resource doesn't exist",
     };
     if !was_failed(cx, key).await {
-        cx.events.send(&reference(object), true, "ScaledObjectCheckFailed", note);
+        cx.events
+            .send(&reference(object), true, "ScaledObjectCheckFailed", note);
     }
-    let CallError::NotFound { message, .. } = &error else { return Err(CheckFailure::new(prefix, error)) };
+    let CallError::NotFound { message, .. } = &error else {
+        return Err(CheckFailure::new(prefix, error));
+    };
     Err(CheckFailure::new(prefix, message))
 }
 
 async fn was_failed(cx: &Context, key: &ObjectKey) -> bool {
-    cx.status.wanted(key).await.is_some_and(|status| status::check_failed(&status))
+    cx.status
+        .wanted(key)
+        .await
+        .is_some_and(|status| status::check_failed(&status))
 }
 
 fn apply_failure(error: ApplyError) -> CheckFailure {
@@ -278,7 +353,10 @@ fn apply_failure(error: ApplyError) -> CheckFailure {
     CheckFailure {
         transient,
         scaler,
-        ..CheckFailure::new("failed to ensure HPA is correctly created for ScaledObject", error)
+        ..CheckFailure::new(
+            "failed to ensure HPA is correctly created for ScaledObject",
+            error,
+        )
     }
 }
 
@@ -319,13 +397,19 @@ async fn report(
             status.scale_target_gvkr = Some(target.clone());
         }
         if status.original_replica_count.is_none() {
-            status.original_replica_count = found.original_replicas.and_then(|count| i32::try_from(count).ok());
+            status.original_replica_count = found
+                .original_replicas
+                .and_then(|count| i32::try_from(count).ok());
         }
         if let Some(applied) = &found.applied {
             status.external_metric_names.clone_from(&applied.metric_names);
             status.hpa_name = Some(hpa.clone());
-            status.triggers_activity.retain(|name, _| applied.metric_names.contains(name));
-            status.health.retain(|name, _| applied.metric_names.contains(name));
+            status
+                .triggers_activity
+                .retain(|name, _| applied.metric_names.contains(name));
+            status
+                .health
+                .retain(|name, _| applied.metric_names.contains(name));
         }
         match failure {
             None => status::set_checked(status, pause),
@@ -355,7 +439,8 @@ fn emit(
             if let Some(scaler) = &failure.scaler {
                 cx.events.send(&about, true, "KEDAScalerFailed", scaler);
             }
-            cx.events.send_lifecycle(&about, true, "ScaledObjectCheckFailed", &failure.message);
+            cx.events
+                .send_lifecycle(&about, true, "ScaledObjectCheckFailed", &failure.message);
         }
         return;
     }
@@ -366,26 +451,50 @@ fn emit(
             }
         }
         for type_ in &applied.built {
-            cx.events.send(&about, false, "KEDAScalersStarted", format!("Scaler {type_} is built"));
+            cx.events.send(
+                &about,
+                false,
+                "KEDAScalersStarted",
+                format!("Scaler {type_} is built"),
+            );
         }
         if applied.started {
             let note = "Started scalers watch".to_owned();
-            cx.events.send_with_action(&about, false, "KEDAScalersStarted", "ScalersWatchStarted".to_owned(), note);
+            cx.events.send_with_action(
+                &about,
+                false,
+                "KEDAScalersStarted",
+                "ScalersWatchStarted".to_owned(),
+                note,
+            );
         }
         if applied.stopped {
-            cx.events.send(&about, false, "KEDAScalersStopped", "Stopped scalers watch");
+            cx.events
+                .send(&about, false, "KEDAScalersStopped", "Stopped scalers watch");
         }
     }
-    match (status::holds(before, conditions::PAUSED), status::holds(after, conditions::PAUSED)) {
-        (false, true) => cx.events.send_lifecycle(&about, false, "ScaledObjectPaused", "ScaledObject is paused"),
+    match (
+        status::holds(before, conditions::PAUSED),
+        status::holds(after, conditions::PAUSED),
+    ) {
+        (false, true) => {
+            cx.events
+                .send_lifecycle(&about, false, "ScaledObjectPaused", "ScaledObject is paused")
+        }
         (true, false) => {
             let note = "pause annotation removed for ScaledObject";
-            cx.events.send_lifecycle(&about, false, "ScaledObjectUnpaused", note);
+            cx.events
+                .send_lifecycle(&about, false, "ScaledObjectUnpaused", note);
         }
         _ => {}
     }
     if !status::holds(before, conditions::READY) && status::holds(after, conditions::READY) {
         info!(object = %key, metrics = ?after.external_metric_names, "object is ready");
-        cx.events.send_lifecycle(&about, false, "ScaledObjectReady", "ScaledObject is ready for scaling");
+        cx.events.send_lifecycle(
+            &about,
+            false,
+            "ScaledObjectReady",
+            "ScaledObject is ready for scaling",
+        );
     }
 }

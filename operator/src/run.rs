@@ -66,25 +66,39 @@ struct Work {
 
 impl Work {
     fn take_resuming(&self, key: &ObjectKey) -> bool {
-        self.resuming.lock().unwrap_or_else(PoisonError::into_inner).remove(key)
+        self.resuming
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(key)
     }
 
     /// Has everything looked at again, objects with replicas first.
     fn resume_all(&self, stores: &Stores) {
         let mut objects = stores.scaled_objects.list();
         objects.sort_by_key(|object| {
-            !object.status.as_ref().is_some_and(|status| {
-                crate::status::holds(status, dormouse_api::conditions::ACTIVE)
-            })
+            !object
+                .status
+                .as_ref()
+                .is_some_and(|status| crate::status::holds(status, dormouse_api::conditions::ACTIVE))
         });
-        let keys: Vec<ObjectKey> =
-            objects.iter().map(|object| engine_key(&dormouse_kubernetes::ObjectKey::of(&**object))).collect();
-        self.resuming.lock().unwrap_or_else(PoisonError::into_inner).extend(keys.iter().cloned());
+        let keys: Vec<ObjectKey> = objects
+            .iter()
+            .map(|object| engine_key(&dormouse_kubernetes::ObjectKey::of(&**object)))
+            .collect();
+        self.resuming
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(keys.iter().cloned());
         keys.into_iter().for_each(|key| self.objects.add(key));
         let key_of = dormouse_kubernetes::ObjectKey::of;
-        stores.trigger_authentications.list().iter().for_each(|ta| self.authentications.add(key_of(&**ta)));
+        stores
+            .trigger_authentications
+            .list()
+            .iter()
+            .for_each(|ta| self.authentications.add(key_of(&**ta)));
         for authentication in stores.cluster_trigger_authentications.list() {
-            self.cluster_authentications.add(dormouse_kubernetes::ObjectKey::of(&*authentication));
+            self.cluster_authentications
+                .add(dormouse_kubernetes::ObjectKey::of(&*authentication));
         }
     }
 }
@@ -95,8 +109,11 @@ impl Work {
 /// It cannot start, or a part that it cannot do without ended.
 pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
     let stop = shutdown::termination().context("unable to listen for signals")?;
-    let options =
-        LogOptions { level: args.zap_log_level, encoder: args.zap_encoder, time: args.zap_time_encoding };
+    let options = LogOptions {
+        level: args.zap_log_level,
+        encoder: args.zap_encoder,
+        time: args.zap_time_encoding,
+    };
     let telemetry = telemetry::init(options)?;
     let config = dormouse_kubernetes::client::config(args.kubeconfig.as_deref()).await?;
     let cluster = Cluster::new(config)?;
@@ -110,9 +127,15 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
     let metrics_listener = bind(args.metrics_bind_address.0, "metrics").await?;
     let api_listener = bind(args.metrics_api_bind_address.0, "the metrics API").await?;
     let health = admin::health(readiness.clone()).merge(admin::log_level(telemetry));
-    supervisor.spawn_last("health", admin::serve(admin_listener, health, supervisor.last_token().cancelled_owned()));
+    supervisor.spawn_last(
+        "health",
+        admin::serve(admin_listener, health, supervisor.last_token().cancelled_owned()),
+    );
     let page = admin::metrics(metrics.clone());
-    supervisor.spawn_last("metrics", admin::serve(metrics_listener, page, supervisor.last_token().cancelled_owned()));
+    supervisor.spawn_last(
+        "metrics",
+        admin::serve(metrics_listener, page, supervisor.last_token().cancelled_owned()),
+    );
 
     let released = CancellationToken::new();
     let lease = if args.leader_elect {
@@ -126,17 +149,38 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
     supervisor.spawn("leadership", until(stopping.clone(), follow));
 
     let parts = assemble(&args, &cluster, &metrics, &fence, &mut supervisor);
-    serve_metrics_api(&args, &cluster, &parts, &fence, api_listener, &readiness, &mut supervisor).await;
+    serve_metrics_api(
+        &args,
+        &cluster,
+        &parts,
+        &fence,
+        api_listener,
+        &readiness,
+        &mut supervisor,
+    )
+    .await;
 
     let synced = readiness.check("watches");
-    supervisor.spawn("objects", work(parts, fence, synced, args.max_reconciles, stopping.clone(), released));
+    supervisor.spawn(
+        "objects",
+        work(
+            parts,
+            fence,
+            synced,
+            args.max_reconciles,
+            stopping.clone(),
+            released,
+        ),
+    );
     info!(version = VERSION, "operator started");
     supervisor.run(stop, GRACE).await?;
     Ok(())
 }
 
 async fn bind(address: std::net::SocketAddr, what: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("unable to listen on {address} for {what}"))
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("unable to listen on {address} for {what}"))
 }
 
 /// Runs a task that has no end of its own until the process stops.
@@ -148,11 +192,17 @@ async fn until(stopping: CancellationToken, task: impl Future<Output = ()>) {
 }
 
 fn lease_config(args: &OperatorArgs) -> LeaseConfig {
-    let host = if args.pod_name.is_empty() { "dormouse" } else { &args.pod_name };
+    let host = if args.pod_name.is_empty() {
+        "dormouse"
+    } else {
+        &args.pod_name
+    };
     let port = args.metrics_api_bind_address.0.port();
     LeaseConfig {
         name: args.leader_election_id.clone(),
-        metrics_address: args.pod_ip.map(|ip| std::net::SocketAddr::new(ip, port).to_string()),
+        metrics_address: args
+            .pod_ip
+            .map(|ip| std::net::SocketAddr::new(ip, port).to_string()),
         duration: args.lease_duration.0,
         renew_deadline: args.lease_renew_deadline.0,
         retry_period: args.lease_retry_period.0,
@@ -203,7 +253,10 @@ fn assemble(
     let settings = Settings::new(
         Duration::from_millis(args.http_default_timeout.max(1)),
         Arc::new(clients),
-        Some(Arc::new(SliceEndpoints { client: client.clone(), calls: calls.clone() })),
+        Some(Arc::new(SliceEndpoints {
+            client: client.clone(),
+            calls: calls.clone(),
+        })),
     );
     let cx = Arc::new(Context {
         discovery: Discovery::new(client.clone(), calls.clone()),
@@ -223,7 +276,10 @@ fn assemble(
             restrict_secret_access: args.restrict_secret_access,
         },
     });
-    supervisor.spawn("undecodable objects", until(stopping, undecodable::report(cx.clone(), unreadable_waiting)));
+    supervisor.spawn(
+        "undecodable objects",
+        until(stopping, undecodable::report(cx.clone(), unreadable_waiting)),
+    );
     Parts { cx, queues, journal }
 }
 
@@ -247,7 +303,9 @@ fn watch_all(
             }
             work.objects.add(engine_key(key));
             let object = change.object();
-            authentications::used_by::<TriggerAuthentication>(object).into_iter().for_each(|k| work.authentications.add(k));
+            authentications::used_by::<TriggerAuthentication>(object)
+                .into_iter()
+                .for_each(|k| work.authentications.add(k));
             for key in authentications::used_by::<ClusterTriggerAuthentication>(object) {
                 work.cluster_authentications.add(key);
             }
@@ -262,7 +320,8 @@ fn watch_all(
         }
         let owners = change.object().metadata.owner_references.iter().flatten();
         for owner in owners.filter(|owner| owner.kind == "ScaledObject" && owner.controller == Some(true)) {
-            work.objects.add(ObjectKey::new(&*key.namespace, owner.name.as_str()));
+            work.objects
+                .add(ObjectKey::new(&*key.namespace, owner.name.as_str()));
         }
     });
     let (scaled_objects, task) = scaled_objects.start();
@@ -271,13 +330,23 @@ fn watch_all(
     supervisor.spawn("watch of HPAs", until(supervisor.token(), task));
     let labels = &args.watch_label_selector_for_triggerauth;
     let authentications = Watch::<TriggerAuthentication>::within(client, scope).labels(labels);
-    let trigger_authentications =
-        watch_authentications(authentications, queues.authentications.clone(), &scaled_objects, queues, supervisor);
+    let trigger_authentications = watch_authentications(
+        authentications,
+        queues.authentications.clone(),
+        &scaled_objects,
+        queues,
+        supervisor,
+    );
     let authentications = Watch::<ClusterTriggerAuthentication>::all(client).labels(labels);
     let work = queues.cluster_authentications.clone();
     let cluster_trigger_authentications =
         watch_authentications(authentications, work, &scaled_objects, queues, supervisor);
-    Stores { scaled_objects, hpas, trigger_authentications, cluster_trigger_authentications }
+    Stores {
+        scaled_objects,
+        hpas,
+        trigger_authentications,
+        cluster_trigger_authentications,
+    }
 }
 
 /// A changed authentication is looked at itself, and so are the objects that use it.
@@ -330,7 +399,11 @@ async fn serve_metrics_api(
             ..RotationSettings::new(&args.pod_namespace, args.cert_validity.0)
         };
         let (certificate, client, fence) = (certificate.clone(), cluster.client.clone(), fence.clone());
-        let rotate = async move { certificate.rotate(client, settings, move || fence.is_leader()).await };
+        let rotate = async move {
+            certificate
+                .rotate(client, settings, move || fence.is_leader())
+                .await
+        };
         supervisor.spawn("certificates", until(stopping.clone(), rotate));
     } else {
         let (certificate, directory) = (certificate.clone(), args.cert_dir.clone());
@@ -341,15 +414,25 @@ async fn serve_metrics_api(
     let gatekeeper = Arc::new(Gatekeeper::new(cluster.client.clone(), own_user));
     let server_name = format!("{}.{}.svc", args.metrics_server_service_name, args.pod_namespace);
     let leader = Leader::new(server_name, TOKEN_FILE.as_ref(), certificate.authorities());
-    let source =
-        Arc::new(EngineMetrics { engine: parts.cx.engine.clone(), fence: fence.clone(), leader: Arc::new(leader) });
+    let source = Arc::new(EngineMetrics {
+        engine: parts.cx.engine.clone(),
+        fence: fence.clone(),
+        leader: Arc::new(leader),
+    });
     let resolver = certificate.resolver();
     let told = stopping.clone();
     let last_requests = async move {
         told.cancelled().await;
         tokio::time::sleep(ENDPOINT_PROPAGATION).await;
     };
-    let serve = metrics_api::serve(listener, resolver, gatekeeper, source, Limits::default(), last_requests);
+    let serve = metrics_api::serve(
+        listener,
+        resolver,
+        gatekeeper,
+        source,
+        Limits::default(),
+        last_requests,
+    );
     supervisor.spawn("metrics API", serve);
     let serving = readiness.check("metrics API");
     let ready = async move {
@@ -364,9 +447,21 @@ async fn serve_metrics_api(
 async fn own_user(cluster: &Cluster, namespace: &str) -> String {
     let api: Api<SelfSubjectReview> = Api::all(cluster.client.clone());
     let (params, question) = (PostParams::default(), SelfSubjectReview::default());
-    let asked = cluster.calls.unary(Priority::Normal, "ask who this process is", api.create(&params, &question)).await;
+    let asked = cluster
+        .calls
+        .unary(
+            Priority::Normal,
+            "ask who this process is",
+            api.create(&params, &question),
+        )
+        .await;
     let user = asked.ok().and_then(|review| review.status?.user_info?.username);
-    user.unwrap_or_else(|| format!("system:serviceaccount:{namespace}:{}", dormouse_api::labels::OPERATOR_SERVICE))
+    user.unwrap_or_else(|| {
+        format!(
+            "system:serviceaccount:{namespace}:{}",
+            dormouse_api::labels::OPERATOR_SERVICE
+        )
+    })
 }
 
 /// Waits for the watches, then keeps every object in order until the process stops; then gives the lease free.
@@ -394,23 +489,38 @@ async fn work(
             let (cx, journal, resumed) = (cx.clone(), journal.clone(), queues.take_resuming(&key));
             async move {
                 let outcome = reconcile::reconcile(&cx, &key, resumed).await;
-                if cx.stores.scaled_objects.get(&crate::context::watch_key(&key)).is_none() {
+                if cx
+                    .stores
+                    .scaled_objects
+                    .get(&crate::context::watch_key(&key))
+                    .is_none()
+                {
                     journal.forget(&key);
                 }
                 outcome.map(|()| Action::Done)
             }
         });
-        let authentications = queues.authentications.run(AUTHENTICATION_WORKERS, stopping.clone(), |key| {
-            let cx = cx.clone();
-            async move { authentications::reconcile::<TriggerAuthentication>(&cx, &key).await.map(|()| Action::Done) }
-        });
-        let cluster_authentications =
-            queues.cluster_authentications.run(AUTHENTICATION_WORKERS, stopping.clone(), |key| {
+        let authentications = queues
+            .authentications
+            .run(AUTHENTICATION_WORKERS, stopping.clone(), |key| {
                 let cx = cx.clone();
                 async move {
-                    authentications::reconcile::<ClusterTriggerAuthentication>(&cx, &key).await.map(|()| Action::Done)
+                    authentications::reconcile::<TriggerAuthentication>(&cx, &key)
+                        .await
+                        .map(|()| Action::Done)
                 }
             });
+        let cluster_authentications =
+            queues
+                .cluster_authentications
+                .run(AUTHENTICATION_WORKERS, stopping.clone(), |key| {
+                    let cx = cx.clone();
+                    async move {
+                        authentications::reconcile::<ClusterTriggerAuthentication>(&cx, &key)
+                            .await
+                            .map(|()| Action::Done)
+                    }
+                });
         let takeovers = take_overs(&cx, &queues, &fence, &stopping);
         tokio::join!(objects, authentications, cluster_authentications, takeovers);
     }

@@ -11,7 +11,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 /// The condition of a type, if it is there.
 #[must_use]
 pub fn find<'a>(status: &'a ScaledObjectStatus, type_: &str) -> Option<&'a Condition> {
-    status.conditions.iter().find(|condition| condition.type_ == type_)
+    status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == type_)
 }
 
 /// Whether a condition is True.
@@ -25,7 +28,11 @@ pub fn set(status: &mut ScaledObjectStatus, condition: Condition) {
     if status.conditions.is_empty() {
         status.conditions = Condition::initial();
     }
-    match status.conditions.iter_mut().find(|old| old.type_ == condition.type_) {
+    match status
+        .conditions
+        .iter_mut()
+        .find(|old| old.type_ == condition.type_)
+    {
         Some(old) => *old = condition,
         None => status.conditions.push(condition),
     }
@@ -38,7 +45,15 @@ pub fn set_checked(status: &mut ScaledObjectStatus, pause: Pause) {
     } else {
         "ScaledObject is defined correctly and is ready for scaling"
     };
-    set(status, Condition::new(conditions::READY, ConditionStatus::True, reason::SCALED_OBJECT_READY, message));
+    set(
+        status,
+        Condition::new(
+            conditions::READY,
+            ConditionStatus::True,
+            reason::SCALED_OBJECT_READY,
+            message,
+        ),
+    );
     set_paused(status, pause);
     if find(status, conditions::FALLBACK).is_none_or(|condition| condition.reason.is_none()) {
         set(status, no_fallback());
@@ -79,13 +94,23 @@ fn set_paused(status: &mut ScaledObjectStatus, pause: Pause) {
         let message = "ScaledObject is paused";
         set(
             status,
-            Condition::new(conditions::PAUSED, ConditionStatus::True, reason::SCALED_OBJECT_PAUSED, message),
+            Condition::new(
+                conditions::PAUSED,
+                ConditionStatus::True,
+                reason::SCALED_OBJECT_PAUSED,
+                message,
+            ),
         );
     } else if was_paused {
         let message = "pause annotation removed for ScaledObject";
         set(
             status,
-            Condition::new(conditions::PAUSED, ConditionStatus::False, reason::SCALED_OBJECT_UNPAUSED, message),
+            Condition::new(
+                conditions::PAUSED,
+                ConditionStatus::False,
+                reason::SCALED_OBJECT_UNPAUSED,
+                message,
+            ),
         );
     }
     status.paused_replica_count = match pause {
@@ -109,7 +134,10 @@ pub fn set_decided(status: &mut ScaledObjectStatus, record: &DecisionRecord, fal
     let decision = &record.decision;
     let was_active = holds(status, conditions::ACTIVE);
     // A target is woken as soon as one trigger is active; what the slower ones say is told by the report that follows.
-    let complete = record.readings.iter().all(|reading| reading.outcome.is_ok() || reading.failures > 0);
+    let complete = record
+        .readings
+        .iter()
+        .all(|reading| reading.outcome.is_ok() || reading.failures > 0);
     if !check_failed(status) {
         if complete {
             set(status, ready(decision));
@@ -134,7 +162,14 @@ pub fn set_decided(status: &mut ScaledObjectStatus, record: &DecisionRecord, fal
     status.triggers_activity = status
         .external_metric_names
         .iter()
-        .map(|name| (name.clone(), TriggerActivity { is_active: decision.active_metrics.contains(name) }))
+        .map(|name| {
+            (
+                name.clone(),
+                TriggerActivity {
+                    is_active: decision.active_metrics.contains(name),
+                },
+            )
+        })
         .collect();
     if complete {
         set_health(&mut status.health, &record.readings, fallback);
@@ -143,7 +178,11 @@ pub fn set_decided(status: &mut ScaledObjectStatus, record: &DecisionRecord, fal
 
 fn up_to_second(at: Timestamp) -> Timestamp {
     let whole = Timestamp::from_second(at.as_second()).unwrap_or(at);
-    if whole == at { at } else { whole.checked_add(SignedDuration::from_secs(1)).unwrap_or(at) }
+    if whole == at {
+        at
+    } else {
+        whole.checked_add(SignedDuration::from_secs(1)).unwrap_or(at)
+    }
 }
 
 fn ready(decision: &Decision) -> Condition {
@@ -210,7 +249,11 @@ pub fn set_target_unknown(status: &mut ScaledObjectStatus, message: &str) {
 
 /// Health is kept while a fallback is set. The count is written when a metric turns from Happy to Failing or back, and when
 /// it crosses the threshold, not on every failure.
-fn set_health(health: &mut BTreeMap<String, HealthStatus>, readings: &ReadingSet, fallback: Option<Fallback>) {
+fn set_health(
+    health: &mut BTreeMap<String, HealthStatus>,
+    readings: &ReadingSet,
+    fallback: Option<Fallback>,
+) {
     let Some(fallback) = fallback else {
         health.clear();
         return;
@@ -221,11 +264,16 @@ fn set_health(health: &mut BTreeMap<String, HealthStatus>, readings: &ReadingSet
         let failing = reading.outcome.is_err();
         let status = if failing { "Failing" } else { "Happy" };
         let flipped = written.is_none_or(|written| written.status.as_deref() != Some(status));
-        let count_written = written.and_then(|written| written.number_of_failures).unwrap_or(0);
+        let count_written = written
+            .and_then(|written| written.number_of_failures)
+            .unwrap_or(0);
         let held = u32::try_from(count_written).is_ok_and(|count| fallback.holds(count));
         if flipped || held != fallback.holds(reading.failures) {
             let failures = i32::try_from(reading.failures).unwrap_or(i32::MAX);
-            let entry = HealthStatus { number_of_failures: Some(failures), status: Some(status.to_owned()) };
+            let entry = HealthStatus {
+                number_of_failures: Some(failures),
+                status: Some(status.to_owned()),
+            };
             health.insert(reading.metric_name.clone(), entry);
         }
     }
@@ -234,7 +282,9 @@ fn set_health(health: &mut BTreeMap<String, HealthStatus>, readings: &ReadingSet
 /// Mirrors what the HPA controller says of its HPA; `scaling_active` is (status, reason, message) of its condition
 /// `ScalingActive`.
 pub fn set_hpa_active(status: &mut ScaledObjectStatus, scaling_active: Option<(&str, &str, &str)>) {
-    let Some((holds, why, message)) = scaling_active else { return };
+    let Some((holds, why, message)) = scaling_active else {
+        return;
+    };
     let condition = match (holds, why) {
         ("True", _) => Condition::new(
             conditions::HPA_ACTIVE,
@@ -242,11 +292,18 @@ pub fn set_hpa_active(status: &mut ScaledObjectStatus, scaling_active: Option<(&
             reason::HPA_ACTIVE,
             "HPA is actively scaling",
         ),
-        (_, reason::SCALING_DISABLED) => {
-            Condition::new(conditions::HPA_ACTIVE, ConditionStatus::True, reason::SCALING_DISABLED, message)
-        }
+        (_, reason::SCALING_DISABLED) => Condition::new(
+            conditions::HPA_ACTIVE,
+            ConditionStatus::True,
+            reason::SCALING_DISABLED,
+            message,
+        ),
         (_, why) => {
-            let why = if why.is_empty() { reason::HPA_METRICS_UNAVAILABLE } else { why };
+            let why = if why.is_empty() {
+                reason::HPA_METRICS_UNAVAILABLE
+            } else {
+                why
+            };
             let message = format!("HPA is not actively scaling: {message}");
             Condition::new(conditions::HPA_ACTIVE, ConditionStatus::False, why, message)
         }
@@ -261,7 +318,9 @@ pub fn merge_patch(before: &serde_json::Value, after: &serde_json::Value) -> Opt
     if before == after {
         return None;
     }
-    let (Value::Object(old), Value::Object(new)) = (before, after) else { return Some(after.clone()) };
+    let (Value::Object(old), Value::Object(new)) = (before, after) else {
+        return Some(after.clone());
+    };
     let mut patch = Map::new();
     for (key, value) in new {
         if let Some(change) = merge_patch(old.get(key).unwrap_or(&Value::Null), value) {

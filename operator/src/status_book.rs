@@ -42,11 +42,19 @@ impl StatusBook {
     /// An empty book.
     #[must_use]
     pub fn new(client: Client, calls: Calls) -> Self {
-        Self { client, calls, pages: Arc::default() }
+        Self {
+            client,
+            calls,
+            pages: Arc::default(),
+        }
     }
 
     fn page(&self, key: &ObjectKey) -> Option<Arc<tokio::sync::Mutex<Page>>> {
-        self.pages.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+        self.pages
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(key)
+            .cloned()
     }
 
     /// Opens the page of the object with this uid, with the status its watch shows, unless it is open already: what this
@@ -54,17 +62,25 @@ impl StatusBook {
     pub fn open(&self, key: &ObjectKey, uid: &str, status: &ScaledObjectStatus) {
         let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
         // A page that is locked is being written, and so is not one of an object long gone.
-        let is_of_another = |page: &tokio::sync::Mutex<Page>| page.try_lock().is_ok_and(|page| page.uid != uid);
+        let is_of_another =
+            |page: &tokio::sync::Mutex<Page>| page.try_lock().is_ok_and(|page| page.uid != uid);
         if pages.get(key).is_none_or(|page| is_of_another(page)) {
             let written = serde_json::to_value(status).unwrap_or_default();
-            let page = Page { uid: uid.to_owned(), written, wanted: status.clone() };
+            let page = Page {
+                uid: uid.to_owned(),
+                written,
+                wanted: status.clone(),
+            };
             pages.insert(key.clone(), Arc::new(tokio::sync::Mutex::new(page)));
         }
     }
 
     /// Closes a page: the object is gone, or another one has its name now.
     pub fn close(&self, key: &ObjectKey) {
-        self.pages.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        self.pages
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(key);
     }
 
     /// Closes all pages: another process wrote since, so what is remembered may be old.
@@ -79,7 +95,11 @@ impl StatusBook {
 
     /// Changes a status and writes the difference, if there is one. A change that could not be written stays wanted and
     /// goes out with the next. `None` where no page is open.
-    pub async fn update(&self, key: &ObjectKey, change: impl FnOnce(&mut ScaledObjectStatus)) -> Option<Changed> {
+    pub async fn update(
+        &self,
+        key: &ObjectKey,
+        change: impl FnOnce(&mut ScaledObjectStatus),
+    ) -> Option<Changed> {
         let page = self.page(key)?;
         let mut page = page.lock().await;
         let before = page.wanted.clone();
@@ -93,16 +113,26 @@ impl StatusBook {
                 Err(error) => failed = Some(error),
             }
         }
-        Some(Changed { before, after, failed })
+        Some(Changed {
+            before,
+            after,
+            failed,
+        })
     }
 
     async fn write(&self, key: &ObjectKey, patch: Value) -> Result<(), CallError> {
         // The answer is not decoded into a ScaledObject: one that no type can decode has a status too.
         let resource = ApiResource::erase::<ScaledObject>(&());
-        let api: Api<DynamicObject> =
-            Api::namespaced_with(self.client.clone(), &key.namespace, &resource);
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &key.namespace, &resource);
         let patch = Patch::Merge(json!({ "status": patch }));
         let params = PatchParams::default();
-        self.calls.unary(Priority::Normal, "write the status of a ScaledObject", api.patch_status(&key.name, &params, &patch)).await.map(drop)
+        self.calls
+            .unary(
+                Priority::Normal,
+                "write the status of a ScaledObject",
+                api.patch_status(&key.name, &params, &patch),
+            )
+            .await
+            .map(drop)
     }
 }

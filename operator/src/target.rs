@@ -27,7 +27,13 @@ pub struct ScaleTarget {
 impl ScaleTarget {
     /// The target `name` of kind `gvkr` in `namespace`.
     #[must_use]
-    pub fn new(client: &Client, calls: &Calls, namespace: &str, name: &str, gvkr: &GroupVersionKindResource) -> Self {
+    pub fn new(
+        client: &Client,
+        calls: &Calls,
+        namespace: &str,
+        name: &str,
+        gvkr: &GroupVersionKindResource,
+    ) -> Self {
         let gvk = GroupVersionKind::gvk(&gvkr.group, &gvkr.version, &gvkr.kind);
         let resource = ApiResource::from_gvk_with_plural(&gvk, &gvkr.resource);
         Self {
@@ -43,7 +49,13 @@ impl ScaleTarget {
     /// # Errors
     /// The call failed.
     pub async fn scale(&self) -> Result<Scale, CallError> {
-        self.calls.unary(Priority::Normal, "read the scale of a target", self.api.get_scale(&self.name)).await
+        self.calls
+            .unary(
+                Priority::Normal,
+                "read the scale of a target",
+                self.api.get_scale(&self.name),
+            )
+            .await
     }
 
     /// Whether the object itself exists, whatever its subresources.
@@ -59,7 +71,13 @@ impl ScaleTarget {
     /// # Errors
     /// The call failed.
     pub async fn object(&self) -> Result<Option<DynamicObject>, CallError> {
-        self.calls.unary(Priority::Normal, "read a scale target", self.api.get_opt(&self.name)).await
+        self.calls
+            .unary(
+                Priority::Normal,
+                "read a scale target",
+                self.api.get_opt(&self.name),
+            )
+            .await
     }
 }
 
@@ -73,14 +91,28 @@ pub fn replicas(scale: &Scale) -> u32 {
 impl ScaleTarget {
     async fn count_ready(&self) -> Result<u32, CallError> {
         let scale = self.scale().await?;
-        let Some(selector) = scale.status.and_then(|status| status.selector) else { return Ok(0) };
+        let Some(selector) = scale.status.and_then(|status| status.selector) else {
+            return Ok(0);
+        };
         let params = ListParams::default().labels(&selector).limit(MOST_PODS);
-        let pods = self.calls.unary(Priority::Normal, "list the pods of a target", self.pods.list(&params)).await?;
+        let pods = self
+            .calls
+            .unary(
+                Priority::Normal,
+                "list the pods of a target",
+                self.pods.list(&params),
+            )
+            .await?;
         let is_ready = |pod: &&Pod| {
             let status = pod.status.as_ref();
             let running = status.and_then(|status| status.phase.as_deref()) == Some("Running");
-            let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-            running && conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+            let conditions = status
+                .and_then(|status| status.conditions.as_deref())
+                .unwrap_or_default();
+            running
+                && conditions
+                    .iter()
+                    .any(|condition| condition.type_ == "Ready" && condition.status == "True")
         };
         Ok(u32::try_from(pods.items.iter().filter(is_ready).count()).unwrap_or(u32::MAX))
     }
@@ -89,14 +121,19 @@ impl ScaleTarget {
 /// A failed call as the engine sees it. The API server's own sentence names the object.
 #[must_use]
 pub fn port_error(error: &CallError) -> PortError {
-    PortError { category: error.category(), message: error.to_string() }
+    PortError {
+        category: error.category(),
+        message: error.to_string(),
+    }
 }
 
 impl Target for ScaleTarget {
     fn observe(&self) -> BoxFuture<'_, Result<TargetState, PortError>> {
         async {
             let scale = self.scale().await.map_err(|error| port_error(&error))?;
-            Ok(TargetState { replicas: replicas(&scale) })
+            Ok(TargetState {
+                replicas: replicas(&scale),
+            })
         }
         .boxed()
     }
@@ -107,7 +144,10 @@ impl Target for ScaleTarget {
             let params = PatchParams::default();
             let priority = if waking { Priority::Wake } else { Priority::Normal };
             let patch = self.api.patch_scale(&self.name, &params, &patch);
-            let patched = self.calls.unary(priority, "set the scale of a target", patch).await;
+            let patched = self
+                .calls
+                .unary(priority, "set the scale of a target", patch)
+                .await;
             patched.map(drop).map_err(|error| port_error(&error))
         }
         .boxed()

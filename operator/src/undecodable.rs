@@ -15,13 +15,19 @@ use crate::status;
 pub async fn report(cx: Arc<Context>, mut waiting: mpsc::Receiver<Undecodable>) {
     while let Some(object) = waiting.recv().await {
         let key = engine_key(&object.key);
-        let message = format!("ScaledObject doesn't have a correct specification: {}", object.error);
+        let message = format!(
+            "ScaledObject doesn't have a correct specification: {}",
+            object.error
+        );
         warn!(object = %key, %message, "object cannot be read");
         if !cx.leadership.is_leader() {
             continue;
         }
         cx.status.open(&key, &object.uid, &ScaledObjectStatus::default());
-        let changed = cx.status.update(&key, |status| status::set_check_failed(status, &message)).await;
+        let changed = cx
+            .status
+            .update(&key, |status| status::set_check_failed(status, &message))
+            .await;
         if changed.is_some_and(|changed| changed.before != changed.after) {
             let about = ObjectReference {
                 api_version: Some("keda.sh/v1alpha1".to_owned()),
@@ -31,7 +37,8 @@ pub async fn report(cx: Arc<Context>, mut waiting: mpsc::Receiver<Undecodable>) 
                 uid: Some(object.uid.clone()),
                 ..Default::default()
             };
-            cx.events.send_lifecycle(&about, true, "ScaledObjectCheckFailed", message);
+            cx.events
+                .send_lifecycle(&about, true, "ScaledObjectCheckFailed", message);
         }
     }
 }

@@ -21,7 +21,10 @@ pub fn is_truthy(annotations: &BTreeMap<String, String>, key: &str) -> bool {
 /// `paused-replicas` is no whole number from 0 to 2147483647.
 pub fn pause(annotations: &BTreeMap<String, String>) -> Result<Pause, Refusal> {
     if let Some(text) = annotations.get(labels::PAUSED_REPLICAS) {
-        let replicas = text.parse::<i32>().ok().and_then(|replicas| u32::try_from(replicas).ok());
+        let replicas = text
+            .parse::<i32>()
+            .ok()
+            .and_then(|replicas| u32::try_from(replicas).ok());
         let Some(replicas) = replicas else {
             return Err(Refusal::new(format!(
                 "annotation {} is {text:?}: a whole number from 0 to {} is accepted",
@@ -29,14 +32,20 @@ pub fn pause(annotations: &BTreeMap<String, String>) -> Result<Pause, Refusal> {
                 i32::MAX
             )));
         };
-        return Ok(Pause::Full { replicas: Some(replicas) });
+        return Ok(Pause::Full {
+            replicas: Some(replicas),
+        });
     }
     if is_truthy(annotations, labels::PAUSED) {
         return Ok(Pause::Full { replicas: None });
     }
     let scale_in = is_truthy(annotations, labels::PAUSED_SCALE_IN);
     let scale_out = is_truthy(annotations, labels::PAUSED_SCALE_OUT);
-    Ok(if scale_in || scale_out { Pause::Directions { scale_in, scale_out } } else { Pause::No })
+    Ok(if scale_in || scale_out {
+        Pause::Directions { scale_in, scale_out }
+    } else {
+        Pause::No
+    })
 }
 
 #[cfg(test)]
@@ -44,14 +53,25 @@ mod tests {
     use super::*;
 
     fn of(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
     }
 
     #[test]
     fn anything_but_a_clear_no_is_a_yes() {
-        for (value, expected) in
-            [("true", true), ("1", true), ("T", true), ("", true), ("yes", true), ("off", true), ("false", false), ("0", false), ("F", false)]
-        {
+        for (value, expected) in [
+            ("true", true),
+            ("1", true),
+            ("T", true),
+            ("", true),
+            ("yes", true),
+            ("off", true),
+            ("false", false),
+            ("0", false),
+            ("F", false),
+        ] {
             assert_eq!(is_truthy(&of(&[("a", value)]), "a"), expected, "{value:?}");
         }
         assert!(!is_truthy(&of(&[]), "a"));
@@ -64,12 +84,24 @@ mod tests {
         for (annotations, expected) in [
             (of(&[]), Pause::No),
             (of(&[(labels::PAUSED, "true")]), Pause::Full { replicas: None }),
-            (of(&[(labels::PAUSED, "false"), replicas]), Pause::Full { replicas: Some(3) }),
+            (
+                of(&[(labels::PAUSED, "false"), replicas]),
+                Pause::Full { replicas: Some(3) },
+            ),
             (of(&[replicas, scale_in]), Pause::Full { replicas: Some(3) }),
-            (of(&[(labels::PAUSED, "false"), scale_in]), Pause::Directions { scale_in: true, scale_out: false }),
+            (
+                of(&[(labels::PAUSED, "false"), scale_in]),
+                Pause::Directions {
+                    scale_in: true,
+                    scale_out: false,
+                },
+            ),
             (
                 of(&[scale_in, (labels::PAUSED_SCALE_OUT, "1")]),
-                Pause::Directions { scale_in: true, scale_out: true },
+                Pause::Directions {
+                    scale_in: true,
+                    scale_out: true,
+                },
             ),
         ] {
             assert_eq!(pause(&annotations), Ok(expected), "{annotations:?}");

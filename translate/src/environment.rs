@@ -24,16 +24,26 @@ pub async fn of_container(
     skip_secrets: bool,
 ) -> Result<BTreeMap<String, Sensitive>, ObjectsError> {
     let mut env = BTreeMap::new();
-    let Some(container) = find(pod, container) else { return Ok(env) };
+    let Some(container) = find(pod, container) else {
+        return Ok(env);
+    };
     for source in container.env_from.iter().flatten() {
         let prefix = source.prefix.as_deref().unwrap_or_default();
         if let Some(reference) = &source.config_map_ref {
-            for (key, value) in objects.config_map(namespace, &reference.name).await?.unwrap_or_default() {
+            for (key, value) in objects
+                .config_map(namespace, &reference.name)
+                .await?
+                .unwrap_or_default()
+            {
                 env.insert(format!("{prefix}{key}"), Sensitive::new(value));
             }
         }
         if let Some(reference) = source.secret_ref.as_ref().filter(|_| !skip_secrets) {
-            for (key, value) in objects.secret(namespace, &reference.name).await?.unwrap_or_default() {
+            for (key, value) in objects
+                .secret(namespace, &reference.name)
+                .await?
+                .unwrap_or_default()
+            {
                 env.insert(format!("{prefix}{key}"), value);
             }
         }
@@ -70,7 +80,9 @@ async fn value_of(
     }
     if let Some(reference) = &source.config_map_key_ref {
         let values = objects.config_map(namespace, &reference.name).await?;
-        return Ok(values.and_then(|mut values| values.remove(&reference.key)).map(Sensitive::new));
+        return Ok(values
+            .and_then(|mut values| values.remove(&reference.key))
+            .map(Sensitive::new));
     }
     Ok(None)
 }
@@ -87,7 +99,9 @@ fn expand(text: &str, earlier: &BTreeMap<String, Sensitive>) -> String {
             rest = after;
         } else if let Some((name, after)) = rest.strip_prefix('(').and_then(|inner| inner.split_once(')')) {
             match earlier.get(name) {
-                Some(value) if out.len() + value.reveal().len() <= LONGEST_VALUE => out.push_str(value.reveal()),
+                Some(value) if out.len() + value.reveal().len() <= LONGEST_VALUE => {
+                    out.push_str(value.reveal())
+                }
                 _ => {
                     out.push_str("$(");
                     out.push_str(name);
@@ -109,8 +123,9 @@ mod tests {
 
     #[test]
     fn references_expand_once_from_earlier_to_later() {
-        let earlier: BTreeMap<_, _> =
-            [("HOST", "queue"), ("LOOP", "$(HOST)")].map(|(k, v)| (k.to_owned(), Sensitive::new(v))).into();
+        let earlier: BTreeMap<_, _> = [("HOST", "queue"), ("LOOP", "$(HOST)")]
+            .map(|(k, v)| (k.to_owned(), Sensitive::new(v)))
+            .into();
         for (text, expected) in [
             ("http://$(HOST)/a", "http://queue/a"),
             ("$$(HOST)", "$(HOST)"),

@@ -31,6 +31,8 @@ pub struct Refusal {
 
 impl Refusal {
     fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into() }
+        Self {
+            message: message.into(),
+        }
     }
 }

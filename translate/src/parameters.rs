@@ -60,7 +60,12 @@ impl<'a> Resolver<'a> {
     #[must_use]
     pub fn new(objects: &'a dyn Objects, object: &'a ScaledObject, settings: &'a ResolverSettings) -> Self {
         let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
-        Self { objects, object, namespace, settings }
+        Self {
+            objects,
+            object,
+            namespace,
+            settings,
+        }
     }
 
     /// Resolves one trigger.
@@ -84,20 +89,38 @@ impl<'a> Resolver<'a> {
     }
 
     /// The variables that `<parameter>FromEnv` keys name. Nothing is looked up where no key does.
-    async fn trigger_environment(&self, trigger: &Trigger) -> Result<BTreeMap<String, Sensitive>, ObjectsError> {
+    async fn trigger_environment(
+        &self,
+        trigger: &Trigger,
+    ) -> Result<BTreeMap<String, Sensitive>, ObjectsError> {
         let from_env = |(key, _): &(&String, &String)| key.ends_with("FromEnv");
-        let wanted: Vec<&String> = trigger.metadata.iter().filter(from_env).map(|(_, variable)| variable).collect();
+        let wanted: Vec<&String> = trigger
+            .metadata
+            .iter()
+            .filter(from_env)
+            .map(|(_, variable)| variable)
+            .collect();
         if wanted.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let container = self.object.spec.scale_target_ref.env_source_container_name.as_deref();
+        let container = self
+            .object
+            .spec
+            .scale_target_ref
+            .env_source_container_name
+            .as_deref();
         let mut env = self.environment(container).await?;
         env.retain(|name, _| wanted.contains(&name));
         Ok(env)
     }
 
-    async fn environment(&self, container: Option<&str>) -> Result<BTreeMap<String, Sensitive>, ObjectsError> {
-        let Some(pod) = self.objects.pod_spec().await? else { return Ok(BTreeMap::new()) };
+    async fn environment(
+        &self,
+        container: Option<&str>,
+    ) -> Result<BTreeMap<String, Sensitive>, ObjectsError> {
+        let Some(pod) = self.objects.pod_spec().await? else {
+            return Ok(BTreeMap::new());
+        };
         let skip_secrets =
             self.settings.restrict_secret_access && self.namespace != self.settings.cluster_object_namespace;
         environment::of_container(self.objects, self.namespace, &pod, container, skip_secrets).await
@@ -111,9 +134,13 @@ impl<'a> Resolver<'a> {
         let kind = reference.kind();
         let cluster_wide = kind == "ClusterTriggerAuthentication";
         let found: Option<Arc<TriggerAuthenticationSpec>> = if cluster_wide {
-            self.objects.cluster_trigger_authentication(&reference.name).await?
+            self.objects
+                .cluster_trigger_authentication(&reference.name)
+                .await?
         } else {
-            self.objects.trigger_authentication(self.namespace, &reference.name).await?
+            self.objects
+                .trigger_authentication(self.namespace, &reference.name)
+                .await?
         };
         let Some(spec) = found else {
             missing.push(format!("{kind} {:?} not found", reference.name));
@@ -125,9 +152,15 @@ impl<'a> Resolver<'a> {
             message,
         };
         if let Some(block) = unsupported_block(&spec) {
-            return Err(refuse(format!("spec.{block} is not supported yet: use secretTargetRef, configMapTargetRef, env or podIdentity")));
+            return Err(refuse(format!(
+                "spec.{block} is not supported yet: use secretTargetRef, configMapTargetRef, env or podIdentity"
+            )));
         }
-        let home = if cluster_wide { self.settings.cluster_object_namespace.as_str() } else { self.namespace };
+        let home = if cluster_wide {
+            self.settings.cluster_object_namespace.as_str()
+        } else {
+            self.namespace
+        };
         let mut params = BTreeMap::new();
         self.from_environment(&spec, &mut params).await?;
         self.from_config_maps(&spec, home, &mut params, missing).await?;
@@ -165,7 +198,14 @@ impl<'a> Resolver<'a> {
             let values = self.objects.config_map(home, &reference.name).await?;
             let object = format!("ConfigMap {home}/{}", reference.name);
             let found = values.map(|mut values| values.remove(&reference.key).map(Sensitive::new));
-            take(found, &object, &reference.key, &reference.parameter, params, missing);
+            take(
+                found,
+                &object,
+                &reference.key,
+                &reference.parameter,
+                params,
+                missing,
+            );
         }
         Ok(())
     }
@@ -180,12 +220,21 @@ impl<'a> Resolver<'a> {
         for reference in &spec.secret_target_ref {
             let object = format!("Secret {home}/{}", reference.name);
             if self.settings.restrict_secret_access && home != self.settings.cluster_object_namespace {
-                missing.push(format!("{object} not read: access to Secrets is restricted to the operator's namespace"));
+                missing.push(format!(
+                    "{object} not read: access to Secrets is restricted to the operator's namespace"
+                ));
                 continue;
             }
             let values = self.objects.secret(home, &reference.name).await?;
             let found = values.map(|mut values| values.remove(&reference.key));
-            take(found, &object, &reference.key, &reference.parameter, params, missing);
+            take(
+                found,
+                &object,
+                &reference.key,
+                &reference.parameter,
+                params,
+                missing,
+            );
         }
         Ok(())
     }
@@ -195,13 +244,19 @@ impl<'a> Resolver<'a> {
         spec: &TriggerAuthenticationSpec,
     ) -> Result<Result<Option<PodIdentity>, String>, ObjectsError> {
         let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-        let Some(identity) = spec.pod_identity.as_ref().filter(|identity| identity.provider != "none") else {
+        let Some(identity) = spec
+            .pod_identity
+            .as_ref()
+            .filter(|identity| identity.provider != "none")
+        else {
             return Ok(Ok(None));
         };
         let mut role_arn = given(&identity.role_arn);
         let of_workload = identity.identity_owner.as_deref() == Some("workload");
         if identity.provider == "aws" && of_workload && role_arn.is_some() {
-            return Ok(Err("spec.podIdentity: roleArn can't be set if identityOwner is workload".into()));
+            return Ok(Err(
+                "spec.podIdentity: roleArn can't be set if identityOwner is workload".into(),
+            ));
         }
         if identity.provider == "aws-eks" || (identity.provider == "aws" && of_workload) {
             role_arn = self.workload_role().await?;
@@ -213,14 +268,23 @@ impl<'a> Resolver<'a> {
             }
         }
         let external_id = given(&identity.external_id);
-        Ok(Ok(Some(PodIdentity { provider: identity.provider.clone(), role_arn, external_id })))
+        Ok(Ok(Some(PodIdentity {
+            provider: identity.provider.clone(),
+            role_arn,
+            external_id,
+        })))
     }
 
     /// The role that the scale target's own ServiceAccount takes.
     async fn workload_role(&self) -> Result<Option<String>, ObjectsError> {
-        let Some(pod) = self.objects.pod_spec().await? else { return Ok(None) };
+        let Some(pod) = self.objects.pod_spec().await? else {
+            return Ok(None);
+        };
         let account = pod.service_account_name.as_deref().unwrap_or("default");
-        let annotations = self.objects.service_account_annotations(self.namespace, account).await?;
+        let annotations = self
+            .objects
+            .service_account_annotations(self.namespace, account)
+            .await?;
         Ok(annotations.and_then(|mut annotations| annotations.remove(labels::AWS_ROLE_ARN)))
     }
 }
@@ -248,7 +312,10 @@ fn unsupported_block(spec: &TriggerAuthenticationSpec) -> Option<&'static str> {
         (spec.azure_key_vault.is_some(), "azureKeyVault"),
         (spec.gcp_secret_manager.is_some(), "gcpSecretManager"),
         (spec.aws_secret_manager.is_some(), "awsSecretManager"),
-        (!spec.bound_service_account_token.is_empty(), "boundServiceAccountToken"),
+        (
+            !spec.bound_service_account_token.is_empty(),
+            "boundServiceAccountToken",
+        ),
         (spec.oauth2.is_some(), "oauth2"),
     ]
     .into_iter()

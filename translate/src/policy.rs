@@ -17,20 +17,33 @@ pub fn policy(object: &ScaledObject) -> Result<ScalePolicy, Refusal> {
     let none = BTreeMap::new();
     let notes = object.metadata.annotations.as_ref().unwrap_or(&none);
     let count = |field: &str, value: Option<i32>| -> Result<Option<u32>, Refusal> {
-        let bad = |value: i32| Refusal::new(format!("spec.{field} is {value}: a whole number of at least 0 is accepted"));
-        value.map(|value| u32::try_from(value).map_err(|_| bad(value))).transpose()
+        let bad = |value: i32| {
+            Refusal::new(format!(
+                "spec.{field} is {value}: a whole number of at least 0 is accepted"
+            ))
+        };
+        value
+            .map(|value| u32::try_from(value).map_err(|_| bad(value)))
+            .transpose()
     };
     let min = count("minReplicaCount", spec.min_replica_count)?;
     let max = count("maxReplicaCount", Some(spec.max_replica_count()))?.unwrap_or_default();
     let idle = count("idleReplicaCount", spec.idle_replica_count)?;
     let replicas = ReplicaRange::try_new(min, max, idle).map_err(|error| Refusal::new(error.to_string()))?;
     if spec.polling_interval().is_zero() {
-        return Err(Refusal::new("spec.pollingInterval is 0: a whole number of seconds of at least 1 is accepted"));
+        return Err(Refusal::new(
+            "spec.pollingInterval is 0: a whole number of seconds of at least 1 is accepted",
+        ));
     }
-    if let Some(modifiers) = spec.advanced.as_ref().and_then(|advanced| advanced.scaling_modifiers.as_ref())
+    if let Some(modifiers) = spec
+        .advanced
+        .as_ref()
+        .and_then(|advanced| advanced.scaling_modifiers.as_ref())
         && *modifiers != Default::default()
     {
-        return Err(Refusal::new("spec.advanced.scalingModifiers is not supported yet: leave it out or empty"));
+        return Err(Refusal::new(
+            "spec.advanced.scalingModifiers is not supported yet: leave it out or empty",
+        ));
     }
     Ok(ScalePolicy {
         replicas,
@@ -50,7 +63,10 @@ fn names_fit(object: &ScaledObject) -> Result<(), Refusal> {
     const LONGEST: usize = 63;
     let name = object.metadata.name.as_deref().unwrap_or_default();
     let hpa_name = object.spec.hpa_name(name);
-    for (what, name) in [("the name of a ScaledObject", name), ("the name of its HPA", &hpa_name)] {
+    for (what, name) in [
+        ("the name of a ScaledObject", name),
+        ("the name of its HPA", &hpa_name),
+    ] {
         if name.len() > LONGEST {
             return Err(Refusal::new(format!(
                 "{what} must have at most {LONGEST} characters, and {name:?} has {}",
@@ -64,7 +80,9 @@ fn names_fit(object: &ScaledObject) -> Result<(), Refusal> {
 fn fallback(fallback: &dormouse_api::Fallback) -> Result<Fallback, Refusal> {
     let at_least_zero = |field: &str, value: i32| {
         u32::try_from(value).map_err(|_| {
-            Refusal::new(format!("spec.fallback.{field} is {value}: a whole number of at least 0 is accepted"))
+            Refusal::new(format!(
+                "spec.fallback.{field} is {value}: a whole number of at least 0 is accepted"
+            ))
         })
     };
     let behavior = match fallback.behavior() {
@@ -110,14 +128,27 @@ mod tests {
         let policy = with(|_| {}).unwrap();
         assert_eq!(policy.polling_interval, Duration::from_secs(30));
         assert_eq!(policy.cooldown_period, Duration::from_secs(300));
-        assert_eq!((policy.replicas.min(), policy.replicas.max(), policy.replicas.idle()), (0, 100, None));
+        assert_eq!(
+            (
+                policy.replicas.min(),
+                policy.replicas.max(),
+                policy.replicas.idle()
+            ),
+            (0, 100, None)
+        );
     }
 
     #[test]
     fn refusals_name_the_field() {
         for (refused, expected) in [
-            (with(|spec| spec.min_replica_count = Some(-1)), "spec.minReplicaCount is -1"),
-            (with(|spec| spec.polling_interval = Some(0)), "spec.pollingInterval is 0"),
+            (
+                with(|spec| spec.min_replica_count = Some(-1)),
+                "spec.minReplicaCount is -1",
+            ),
+            (
+                with(|spec| spec.polling_interval = Some(0)),
+                "spec.pollingInterval is 0",
+            ),
             (
                 with(|spec| (spec.min_replica_count, spec.idle_replica_count) = (Some(2), Some(2))),
                 "IdleReplicaCount=2 must be less than MinReplicaCount=2",

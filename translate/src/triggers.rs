@@ -43,7 +43,11 @@ pub fn triggers(object: &ScaledObject) -> Result<Vec<TriggerPlan<'_>>, Refusal> 
                 "triggerName {name:?} is defined multiple times in the ScaledObject/ScaledJob, but it must be unique"
             )));
         }
-        plans.push(TriggerPlan { index, target_kind: target_kind(index, trigger)?, trigger });
+        plans.push(TriggerPlan {
+            index,
+            target_kind: target_kind(index, trigger)?,
+            trigger,
+        });
     }
     Ok(plans)
 }
@@ -75,13 +79,20 @@ pub fn distinct_types(object: &ScaledObject) -> String {
 /// The names of the authentications, each once: `status.authenticationsTypes`.
 #[must_use]
 pub fn distinct_authentications(object: &ScaledObject) -> String {
-    let references = object.spec.triggers.iter().filter_map(|trigger| trigger.authentication_ref.as_ref());
+    let references = object
+        .spec
+        .triggers
+        .iter()
+        .filter_map(|trigger| trigger.authentication_ref.as_ref());
     distinct(references.map(|reference| reference.name.as_str()))
 }
 
 fn distinct<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let mut seen = HashSet::new();
-    names.filter(|name| !name.is_empty() && seen.insert(*name)).collect::<Vec<_>>().join(",")
+    names
+        .filter(|name| !name.is_empty() && seen.insert(*name))
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 #[cfg(test)]
@@ -91,11 +102,21 @@ mod tests {
     use super::*;
 
     fn object(triggers: Vec<Trigger>) -> ScaledObject {
-        ScaledObject::new("orders", ScaledObjectSpec { triggers, ..Default::default() })
+        ScaledObject::new(
+            "orders",
+            ScaledObjectSpec {
+                triggers,
+                ..Default::default()
+            },
+        )
     }
 
     fn trigger(type_: &str, name: Option<&str>) -> Trigger {
-        Trigger { type_: type_.into(), name: name.map(Into::into), ..Default::default() }
+        Trigger {
+            type_: type_.into(),
+            name: name.map(Into::into),
+            ..Default::default()
+        }
     }
 
     fn refusal(triggers: Vec<Trigger>) -> String {
@@ -108,18 +129,36 @@ mod tests {
             refusal(vec![trigger("cron", Some("a")), trigger("cron", Some("a"))]),
             "triggerName \"a\" is defined multiple times in the ScaledObject/ScaledJob, but it must be unique"
         );
-        let cached = Trigger { use_cached_metrics: true, ..trigger("cron", None) };
-        assert_eq!(refusal(vec![cached]), "property \"useCachedMetrics\" is not supported for \"cron\" scaler");
-        let utilization = Trigger { metric_type: Some("Utilization".into()), ..trigger("cron", None) };
+        let cached = Trigger {
+            use_cached_metrics: true,
+            ..trigger("cron", None)
+        };
+        assert_eq!(
+            refusal(vec![cached]),
+            "property \"useCachedMetrics\" is not supported for \"cron\" scaler"
+        );
+        let utilization = Trigger {
+            metric_type: Some("Utilization".into()),
+            ..trigger("cron", None)
+        };
         assert!(refusal(vec![utilization]).starts_with("'Utilization' metric type is unsupported"));
         assert!(refusal(Vec::new()).starts_with("no triggers defined"));
-        let odd = Trigger { metric_type: Some("Median".into()), ..trigger("cron", None) };
-        assert!(refusal(vec![trigger("cron", None), odd]).contains("spec.triggers[1].metricType is \"Median\""));
+        let odd = Trigger {
+            metric_type: Some("Median".into()),
+            ..trigger("cron", None)
+        };
+        assert!(
+            refusal(vec![trigger("cron", None), odd]).contains("spec.triggers[1].metricType is \"Median\"")
+        );
     }
 
     #[test]
     fn types_are_listed_once_in_order() {
-        let object = object(vec![trigger("metrics-api", None), trigger("cron", None), trigger("metrics-api", None)]);
+        let object = object(vec![
+            trigger("metrics-api", None),
+            trigger("cron", None),
+            trigger("metrics-api", None),
+        ]);
         assert_eq!(distinct_types(&object), "metrics-api,cron");
     }
 }

@@ -26,7 +26,10 @@ fn policy(min: Option<u32>, max: u32, idle: Option<u32>, triggers: usize) -> Sca
                 name: None,
                 trigger_type: "metrics-api".into(),
                 metric_name: format!("s{index}-m"),
-                target: MetricTarget { kind: TargetKind::AverageValue, value: 5.0 },
+                target: MetricTarget {
+                    kind: TargetKind::AverageValue,
+                    value: 5.0,
+                },
                 use_cached_metrics: false,
             })
             .collect(),
@@ -45,7 +48,10 @@ fn readings(said: &[Said]) -> ReadingSet {
     let outcome = |said: Said| match said {
         Said::Active => Ok(Reading::new(7.0, true, at(NOW)).unwrap()),
         Said::Idle => Ok(Reading::new(0.0, false, at(NOW)).unwrap()),
-        Said::Failed(_) => Err(ReadFailure { category: "timeout", message: "no answer".into() }),
+        Said::Failed(_) => Err(ReadFailure {
+            category: "timeout",
+            message: "no answer".into(),
+        }),
     };
     ReadingSet(
         said.iter()
@@ -60,48 +66,309 @@ fn readings(said: &[Said]) -> ReadingSet {
 }
 
 fn observed(replicas: u32, last_active: Option<i64>) -> Observation {
-    Observation { replicas, created: at(NOW - 10_000), last_active: last_active.map(at) }
+    Observation {
+        replicas,
+        created: at(NOW - 10_000),
+        last_active: last_active.map(at),
+    }
 }
 
 /// The rows of KEDA's request-scale table, one by one: bounds, current replicas, what the triggers said, what follows.
 #[test]
 fn the_table() {
     use Said::{Active, Failed, Idle};
-    let fallback = |replicas| Some(Fallback { failure_threshold: 3, replicas, behavior: FallbackBehavior::Static });
+    let fallback = |replicas| {
+        Some(Fallback {
+            failure_threshold: 3,
+            replicas,
+            behavior: FallbackBehavior::Static,
+        })
+    };
     let long_ago = Some(NOW - 5_000);
     let just_now = Some(NOW - 10);
     let rest = Action::Deactivate { to: 0 };
     let wake = |to| Action::Activate { to };
     let stay = Action::Stay;
     // (min, idle, current, last active, said, fallback) -> (action, reason, health)
-    let rows: &[(&str, Option<u32>, Option<u32>, u32, Option<i64>, &[Said], Option<Fallback>, Action, Reason, TriggerHealth)] = &[
-        ("active 1: from zero", None, None, 0, None, &[Active], None, wake(1), Reason::Woken, TriggerHealth::Good),
-        ("active 1: from zero to min", Some(4), None, 0, None, &[Active], None, wake(4), Reason::Woken, TriggerHealth::Good),
-        ("active 1: from idle", Some(4), Some(1), 1, None, &[Active], None, wake(4), Reason::Woken, TriggerHealth::Good),
-        ("active 1: with a failing one beside", None, None, 0, None, &[Failed(1), Active], None, wake(1), Reason::Woken, TriggerHealth::Partial),
-        ("active 2: partial", None, None, 3, None, &[Failed(1), Active], None, stay, Reason::HeldByAutoscaler, TriggerHealth::Partial),
-        ("active 3: the HPA has it", None, None, 3, None, &[Active], None, stay, Reason::HeldByAutoscaler, TriggerHealth::Good),
-        ("active 3: below min without idle is the HPA's too", Some(4), None, 2, None, &[Active], None, stay, Reason::HeldByAutoscaler, TriggerHealth::Good),
-        ("inactive 1: failing, fallback not reached", None, None, 3, long_ago, &[Failed(3)], fallback(6), stay, Reason::ReadingMissing, TriggerHealth::Unknown),
-        ("inactive 1: fallback reached counts as active", None, None, 0, long_ago, &[Failed(4)], fallback(6), wake(1), Reason::Woken, TriggerHealth::Good),
-        ("inactive 2: failing, no fallback", None, None, 3, long_ago, &[Failed(99)], None, stay, Reason::ReadingMissing, TriggerHealth::Unknown),
-        ("inactive 2: one failing is enough", None, None, 3, long_ago, &[Idle, Failed(1)], None, stay, Reason::ReadingMissing, TriggerHealth::Unknown),
-        ("inactive 3: to zero", None, None, 3, long_ago, &[Idle, Idle], None, rest, Reason::Rested, TriggerHealth::Good),
-        ("inactive 3: to idle", Some(4), Some(1), 5, long_ago, &[Idle], None, Action::Deactivate { to: 1 }, Reason::Rested, TriggerHealth::Good),
-        ("inactive 3: cooling down", None, None, 3, just_now, &[Idle], None, stay, Reason::CoolingDown, TriggerHealth::Good),
-        ("inactive 3: fallback of 0, not reached (ours)", None, None, 3, long_ago, &[Failed(3)], fallback(0), stay, Reason::ReadingMissing, TriggerHealth::Unknown),
-        ("inactive 3: fallback of 0, reached", None, None, 3, long_ago, &[Failed(4)], fallback(0), rest, Reason::Rested, TriggerHealth::Good),
-        ("inactive 3: fallback of 0, reached, cooling down (ours)", None, None, 3, just_now, &[Failed(4)], fallback(0), stay, Reason::CoolingDown, TriggerHealth::Good),
-        ("inactive 4: below min", Some(4), None, 2, long_ago, &[Idle], None, Action::RaiseToMinimum { to: 4 }, Reason::BelowMinimum, TriggerHealth::Good),
-        ("inactive 5: at min", Some(4), None, 4, long_ago, &[Idle], None, stay, Reason::Resting, TriggerHealth::Good),
-        ("inactive 5: at zero", None, None, 0, long_ago, &[Idle], None, stay, Reason::Resting, TriggerHealth::Good),
-        ("inactive 5: at idle", Some(4), Some(1), 1, long_ago, &[Idle], None, stay, Reason::Resting, TriggerHealth::Good),
+    let rows: &[(
+        &str,
+        Option<u32>,
+        Option<u32>,
+        u32,
+        Option<i64>,
+        &[Said],
+        Option<Fallback>,
+        Action,
+        Reason,
+        TriggerHealth,
+    )] = &[
+        (
+            "active 1: from zero",
+            None,
+            None,
+            0,
+            None,
+            &[Active],
+            None,
+            wake(1),
+            Reason::Woken,
+            TriggerHealth::Good,
+        ),
+        (
+            "active 1: from zero to min",
+            Some(4),
+            None,
+            0,
+            None,
+            &[Active],
+            None,
+            wake(4),
+            Reason::Woken,
+            TriggerHealth::Good,
+        ),
+        (
+            "active 1: from idle",
+            Some(4),
+            Some(1),
+            1,
+            None,
+            &[Active],
+            None,
+            wake(4),
+            Reason::Woken,
+            TriggerHealth::Good,
+        ),
+        (
+            "active 1: with a failing one beside",
+            None,
+            None,
+            0,
+            None,
+            &[Failed(1), Active],
+            None,
+            wake(1),
+            Reason::Woken,
+            TriggerHealth::Partial,
+        ),
+        (
+            "active 2: partial",
+            None,
+            None,
+            3,
+            None,
+            &[Failed(1), Active],
+            None,
+            stay,
+            Reason::HeldByAutoscaler,
+            TriggerHealth::Partial,
+        ),
+        (
+            "active 3: the HPA has it",
+            None,
+            None,
+            3,
+            None,
+            &[Active],
+            None,
+            stay,
+            Reason::HeldByAutoscaler,
+            TriggerHealth::Good,
+        ),
+        (
+            "active 3: below min without idle is the HPA's too",
+            Some(4),
+            None,
+            2,
+            None,
+            &[Active],
+            None,
+            stay,
+            Reason::HeldByAutoscaler,
+            TriggerHealth::Good,
+        ),
+        (
+            "inactive 1: failing, fallback not reached",
+            None,
+            None,
+            3,
+            long_ago,
+            &[Failed(3)],
+            fallback(6),
+            stay,
+            Reason::ReadingMissing,
+            TriggerHealth::Unknown,
+        ),
+        (
+            "inactive 1: fallback reached counts as active",
+            None,
+            None,
+            0,
+            long_ago,
+            &[Failed(4)],
+            fallback(6),
+            wake(1),
+            Reason::Woken,
+            TriggerHealth::Good,
+        ),
+        (
+            "inactive 2: failing, no fallback",
+            None,
+            None,
+            3,
+            long_ago,
+            &[Failed(99)],
+            None,
+            stay,
+            Reason::ReadingMissing,
+            TriggerHealth::Unknown,
+        ),
+        (
+            "inactive 2: one failing is enough",
+            None,
+            None,
+            3,
+            long_ago,
+            &[Idle, Failed(1)],
+            None,
+            stay,
+            Reason::ReadingMissing,
+            TriggerHealth::Unknown,
+        ),
+        (
+            "inactive 3: to zero",
+            None,
+            None,
+            3,
+            long_ago,
+            &[Idle, Idle],
+            None,
+            rest,
+            Reason::Rested,
+            TriggerHealth::Good,
+        ),
+        (
+            "inactive 3: to idle",
+            Some(4),
+            Some(1),
+            5,
+            long_ago,
+            &[Idle],
+            None,
+            Action::Deactivate { to: 1 },
+            Reason::Rested,
+            TriggerHealth::Good,
+        ),
+        (
+            "inactive 3: cooling down",
+            None,
+            None,
+            3,
+            just_now,
+            &[Idle],
+            None,
+            stay,
+            Reason::CoolingDown,
+            TriggerHealth::Good,
+        ),
+        (
+            "inactive 3: fallback of 0, not reached (ours)",
+            None,
+            None,
+            3,
+            long_ago,
+            &[Failed(3)],
+            fallback(0),
+            stay,
+            Reason::ReadingMissing,
+            TriggerHealth::Unknown,
+        ),
+        (
+            "inactive 3: fallback of 0, reached",
+            None,
+            None,
+            3,
+            long_ago,
+            &[Failed(4)],
+            fallback(0),
+            rest,
+            Reason::Rested,
+            TriggerHealth::Good,
+        ),
+        (
+            "inactive 3: fallback of 0, reached, cooling down (ours)",
+            None,
+            None,
+            3,
+            just_now,
+            &[Failed(4)],
+            fallback(0),
+            stay,
+            Reason::CoolingDown,
+            TriggerHealth::Good,
+        ),
+        (
+            "inactive 4: below min",
+            Some(4),
+            None,
+            2,
+            long_ago,
+            &[Idle],
+            None,
+            Action::RaiseToMinimum { to: 4 },
+            Reason::BelowMinimum,
+            TriggerHealth::Good,
+        ),
+        (
+            "inactive 5: at min",
+            Some(4),
+            None,
+            4,
+            long_ago,
+            &[Idle],
+            None,
+            stay,
+            Reason::Resting,
+            TriggerHealth::Good,
+        ),
+        (
+            "inactive 5: at zero",
+            None,
+            None,
+            0,
+            long_ago,
+            &[Idle],
+            None,
+            stay,
+            Reason::Resting,
+            TriggerHealth::Good,
+        ),
+        (
+            "inactive 5: at idle",
+            Some(4),
+            Some(1),
+            1,
+            long_ago,
+            &[Idle],
+            None,
+            stay,
+            Reason::Resting,
+            TriggerHealth::Good,
+        ),
     ];
     for (name, min, idle, current, last_active, said, fallback, action, reason, health) in rows {
         let mut policy = policy(*min, 10, *idle, said.len());
         policy.fallback = *fallback;
-        let decision = decide(&policy, &observed(*current, *last_active), &readings(said), at(NOW));
-        assert_eq!((decision.action, decision.reason, decision.health), (*action, *reason, *health), "{name}");
+        let decision = decide(
+            &policy,
+            &observed(*current, *last_active),
+            &readings(said),
+            at(NOW),
+        );
+        assert_eq!(
+            (decision.action, decision.reason, decision.health),
+            (*action, *reason, *health),
+            "{name}"
+        );
     }
 }
 
@@ -110,7 +377,10 @@ fn forcing_wakes_and_names_no_trigger() {
     let mut policy = policy(None, 100, None, 1);
     policy.force_activation = true;
     let decision = decide(&policy, &observed(0, None), &readings(&[Said::Idle]), at(NOW));
-    assert_eq!((decision.action, decision.activity), (Action::Activate { to: 1 }, Activity::Forced));
+    assert_eq!(
+        (decision.action, decision.activity),
+        (Action::Activate { to: 1 }, Activity::Forced)
+    );
     assert!(decision.active_metrics.is_empty());
 }
 
@@ -119,18 +389,31 @@ fn resource_triggers_alone_never_sleep() {
     let mut policy = policy(None, 100, None, 0);
     policy.has_resource_triggers = true;
     let decision = decide(&policy, &observed(2, Some(0)), &ReadingSet::default(), at(NOW));
-    assert_eq!((decision.action, decision.activity), (Action::Stay, Activity::Active));
+    assert_eq!(
+        (decision.action, decision.activity),
+        (Action::Stay, Activity::Active)
+    );
 }
 
 #[test]
 fn cooldown_ends_strictly_after_its_last_instant() {
     let policy = policy(None, 100, None, 1);
     let last_active = NOW - 300;
-    let at_the_end = decide(&policy, &observed(1, Some(last_active)), &readings(&[Said::Idle]), at(NOW));
+    let at_the_end = decide(
+        &policy,
+        &observed(1, Some(last_active)),
+        &readings(&[Said::Idle]),
+        at(NOW),
+    );
     assert_eq!(at_the_end.activity, Activity::CoolingDown { until: at(NOW) });
     assert_eq!(at_the_end.action, Action::Stay);
     let a_moment_later = at(NOW) + Duration::from_millis(1);
-    let after = decide(&policy, &observed(1, Some(last_active)), &readings(&[Said::Idle]), a_moment_later);
+    let after = decide(
+        &policy,
+        &observed(1, Some(last_active)),
+        &readings(&[Said::Idle]),
+        a_moment_later,
+    );
     assert_eq!(after.action, Action::Deactivate { to: 0 });
 }
 
@@ -140,29 +423,50 @@ fn the_initial_cooldown_counts_from_creation_until_the_first_activity() {
     policy.initial_cooldown_period = Duration::from_secs(20_000);
     let young = decide(&policy, &observed(1, None), &readings(&[Said::Idle]), at(NOW));
     assert_eq!(young.reason, Reason::CoolingDown);
-    let was_active = decide(&policy, &observed(1, Some(NOW - 301)), &readings(&[Said::Idle]), at(NOW));
+    let was_active = decide(
+        &policy,
+        &observed(1, Some(NOW - 301)),
+        &readings(&[Said::Idle]),
+        at(NOW),
+    );
     assert_eq!(was_active.reason, Reason::Rested);
 }
 
 #[test]
 fn directional_pauses_stop_their_direction_only() {
     let mut policy = policy(None, 100, None, 1);
-    policy.pause = Pause::Directions { scale_in: true, scale_out: false };
-    assert_eq!(decide(&policy, &observed(0, None), &readings(&[Said::Active]), at(NOW)).reason, Reason::Woken);
+    policy.pause = Pause::Directions {
+        scale_in: true,
+        scale_out: false,
+    };
+    assert_eq!(
+        decide(&policy, &observed(0, None), &readings(&[Said::Active]), at(NOW)).reason,
+        Reason::Woken
+    );
     assert_eq!(
         decide(&policy, &observed(3, Some(0)), &readings(&[Said::Idle]), at(NOW)).reason,
         Reason::RestBlockedByPause
     );
-    policy.pause = Pause::Directions { scale_in: false, scale_out: true };
+    policy.pause = Pause::Directions {
+        scale_in: false,
+        scale_out: true,
+    };
     assert_eq!(
         decide(&policy, &observed(0, None), &readings(&[Said::Active]), at(NOW)).reason,
         Reason::WakeBlockedByPause
     );
-    assert_eq!(decide(&policy, &observed(3, Some(0)), &readings(&[Said::Idle]), at(NOW)).reason, Reason::Rested);
+    assert_eq!(
+        decide(&policy, &observed(3, Some(0)), &readings(&[Said::Idle]), at(NOW)).reason,
+        Reason::Rested
+    );
 }
 
 fn any_said() -> impl Strategy<Value = Said> {
-    prop_oneof![Just(Said::Active), Just(Said::Idle), (1u32..12).prop_map(Said::Failed)]
+    prop_oneof![
+        Just(Said::Active),
+        Just(Said::Idle),
+        (1u32..12).prop_map(Said::Failed)
+    ]
 }
 
 fn any_pause() -> impl Strategy<Value = Pause> {
@@ -181,11 +485,13 @@ fn any_fallback() -> impl Strategy<Value = Option<Fallback>> {
         Just(FallbackBehavior::CurrentReplicasIfHigher),
         Just(FallbackBehavior::CurrentReplicasIfLower),
     ];
-    proptest::option::of((0u32..6, 0u32..12, behavior).prop_map(|(failure_threshold, replicas, behavior)| Fallback {
-        failure_threshold,
-        replicas,
-        behavior,
-    }))
+    proptest::option::of(
+        (0u32..6, 0u32..12, behavior).prop_map(|(failure_threshold, replicas, behavior)| Fallback {
+            failure_threshold,
+            replicas,
+            behavior,
+        }),
+    )
 }
 
 prop_compose! {

@@ -12,7 +12,11 @@ fn at(millis: i64) -> Timestamp {
 fn record(active: bool, last_active: Option<Timestamp>) -> DecisionRecord {
     DecisionRecord {
         at: at(10_500),
-        observation: Observation { replicas: 1, created: at(0), last_active },
+        observation: Observation {
+            replicas: 1,
+            created: at(0),
+            last_active,
+        },
         readings: ReadingSet(vec![TriggerReading {
             metric_name: "s0-a".into(),
             outcome: Ok(Reading::new(1.0, active, at(10_500)).unwrap()),
@@ -20,7 +24,11 @@ fn record(active: bool, last_active: Option<Timestamp>) -> DecisionRecord {
         }]),
         decision: Decision {
             action: Action::Stay,
-            activity: if active { Activity::Active } else { Activity::CoolingDown { until: at(99_000) } },
+            activity: if active {
+                Activity::Active
+            } else {
+                Activity::CoolingDown { until: at(99_000) }
+            },
             health: TriggerHealth::Good,
             reason: Reason::HeldByAutoscaler,
             active_metrics: if active { vec!["s0-a".into()] } else { Vec::new() },
@@ -32,7 +40,10 @@ fn record(active: bool, last_active: Option<Timestamp>) -> DecisionRecord {
 }
 
 fn fresh() -> ScaledObjectStatus {
-    let mut status = ScaledObjectStatus { external_metric_names: vec!["s0-a".into()], ..Default::default() };
+    let mut status = ScaledObjectStatus {
+        external_metric_names: vec!["s0-a".into()],
+        ..Default::default()
+    };
     set_checked(&mut status, Pause::No);
     status
 }
@@ -44,7 +55,11 @@ fn the_last_moment_of_activity_is_written_on_the_edges_only_and_never_shortens_a
     let woken = status.last_active_time.clone().unwrap().0;
     assert_eq!(woken, at(11_000), "rounded up");
     set_decided(&mut status, &record(true, Some(at(20_500))), None);
-    assert_eq!(status.last_active_time.clone().unwrap().0, woken, "unchanged while it stays active");
+    assert_eq!(
+        status.last_active_time.clone().unwrap().0,
+        woken,
+        "unchanged while it stays active"
+    );
     set_decided(&mut status, &record(false, Some(at(30_200))), None);
     assert_eq!(status.last_active_time.unwrap().0, at(31_000));
 }
@@ -63,21 +78,34 @@ fn a_tick_does_not_paint_over_a_failed_check() {
     let mut status = fresh();
     set_check_failed(&mut status, "no such target");
     set_decided(&mut status, &record(true, Some(at(10_500))), None);
-    assert_eq!(find(&status, conditions::READY).unwrap().message.as_deref(), Some("no such target"));
-    assert_eq!(find(&status, conditions::ACTIVE).unwrap().status, ConditionStatus::Unknown);
+    assert_eq!(
+        find(&status, conditions::READY).unwrap().message.as_deref(),
+        Some("no such target")
+    );
+    assert_eq!(
+        find(&status, conditions::ACTIVE).unwrap().status,
+        ConditionStatus::Unknown
+    );
     set_checked(&mut status, Pause::No);
     assert!(holds(&status, conditions::READY));
 }
 
 #[test]
 fn failures_are_written_on_flips_and_at_the_threshold() {
-    let fallback = Some(Fallback { failure_threshold: 3, replicas: 2, behavior: FallbackBehavior::Static });
+    let fallback = Some(Fallback {
+        failure_threshold: 3,
+        replicas: 2,
+        behavior: FallbackBehavior::Static,
+    });
     let mut status = fresh();
     let mut written = Vec::new();
     for failures in [0, 1, 2, 3, 4, 5, 6, 0] {
         let mut record = record(false, None);
         if failures > 0 {
-            record.readings.0[0].outcome = Err(ReadFailure { category: "timeout", message: "x".into() });
+            record.readings.0[0].outcome = Err(ReadFailure {
+                category: "timeout",
+                message: "x".into(),
+            });
         }
         record.readings.0[0].failures = failures;
         set_decided(&mut status, &record, fallback);
@@ -91,14 +119,23 @@ fn failures_are_written_on_flips_and_at_the_threshold() {
 #[test]
 fn pausing_and_unpausing() {
     let mut status = fresh();
-    assert_eq!(find(&status, conditions::PAUSED).unwrap(), &Condition::bare(conditions::PAUSED, ConditionStatus::False));
+    assert_eq!(
+        find(&status, conditions::PAUSED).unwrap(),
+        &Condition::bare(conditions::PAUSED, ConditionStatus::False)
+    );
     set_checked(&mut status, Pause::Full { replicas: Some(3) });
     assert_eq!(status.paused_replica_count, Some(3));
-    assert_eq!(find(&status, conditions::READY).unwrap().message.as_deref(), Some("ScaledObject is paused"));
+    assert_eq!(
+        find(&status, conditions::READY).unwrap().message.as_deref(),
+        Some("ScaledObject is paused")
+    );
     assert!(holds(&status, conditions::PAUSED));
     set_checked(&mut status, Pause::No);
     assert_eq!(status.paused_replica_count, None);
-    assert_eq!(find(&status, conditions::PAUSED).unwrap().reason.as_deref(), Some(reason::SCALED_OBJECT_UNPAUSED));
+    assert_eq!(
+        find(&status, conditions::PAUSED).unwrap().reason.as_deref(),
+        Some(reason::SCALED_OBJECT_UNPAUSED)
+    );
 }
 
 #[test]
@@ -107,10 +144,22 @@ fn hpa_active_mirrors_the_controller() {
     set_hpa_active(&mut status, None);
     assert!(find(&status, conditions::HPA_ACTIVE).is_none());
     for (given, expected) in [
-        (("True", "ValidMetricFound", "m"), (ConditionStatus::True, "HPAActive")),
-        (("False", "ScalingDisabled", "m"), (ConditionStatus::True, "ScalingDisabled")),
-        (("False", "FailedGetExternalMetric", "m"), (ConditionStatus::False, "FailedGetExternalMetric")),
-        (("False", "", "m"), (ConditionStatus::False, "HPAMetricsUnavailable")),
+        (
+            ("True", "ValidMetricFound", "m"),
+            (ConditionStatus::True, "HPAActive"),
+        ),
+        (
+            ("False", "ScalingDisabled", "m"),
+            (ConditionStatus::True, "ScalingDisabled"),
+        ),
+        (
+            ("False", "FailedGetExternalMetric", "m"),
+            (ConditionStatus::False, "FailedGetExternalMetric"),
+        ),
+        (
+            ("False", "", "m"),
+            (ConditionStatus::False, "HPAMetricsUnavailable"),
+        ),
     ] {
         set_hpa_active(&mut status, Some(given));
         let condition = find(&status, conditions::HPA_ACTIVE).unwrap();
@@ -122,6 +171,9 @@ fn hpa_active_mirrors_the_controller() {
 fn a_merge_patch_names_what_changed_and_nulls_what_is_gone() {
     let before = json!({"a": 1, "b": {"x": 1, "y": 2}, "c": [1], "d": true});
     let after = json!({"a": 1, "b": {"x": 1, "y": 3}, "c": [1, 2]});
-    assert_eq!(merge_patch(&before, &after), Some(json!({"b": {"y": 3}, "c": [1, 2], "d": null})));
+    assert_eq!(
+        merge_patch(&before, &after),
+        Some(json!({"b": {"y": 3}, "c": [1, 2], "d": null}))
+    );
     assert_eq!(merge_patch(&before, &before), None);
 }

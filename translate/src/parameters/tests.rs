@@ -21,10 +21,20 @@ struct Cluster {
 }
 
 impl Cluster {
-    fn answer<T: Send + 'static>(&self, what: String, value: Option<T>) -> BoxFuture<'static, Result<Option<T>, ObjectsError>> {
+    fn answer<T: Send + 'static>(
+        &self,
+        what: String,
+        value: Option<T>,
+    ) -> BoxFuture<'static, Result<Option<T>, ObjectsError>> {
         self.asked.lock().unwrap().push(what.clone());
-        let answer =
-            if self.unreachable { Err(ObjectsError { what, message: "no answer".into() }) } else { Ok(value) };
+        let answer = if self.unreachable {
+            Err(ObjectsError {
+                what,
+                message: "no answer".into(),
+            })
+        } else {
+            Ok(value)
+        };
         async move { answer }.boxed()
     }
 }
@@ -36,14 +46,20 @@ impl Objects for Cluster {
         name: &'a str,
     ) -> BoxFuture<'a, Result<Option<Arc<TriggerAuthenticationSpec>>, ObjectsError>> {
         let key = format!("{namespace}/{name}");
-        self.answer(format!("authentication {key}"), self.authentications.get(&key).cloned())
+        self.answer(
+            format!("authentication {key}"),
+            self.authentications.get(&key).cloned(),
+        )
     }
 
     fn cluster_trigger_authentication<'a>(
         &'a self,
         name: &'a str,
     ) -> BoxFuture<'a, Result<Option<Arc<TriggerAuthenticationSpec>>, ObjectsError>> {
-        self.answer(format!("authentication {name}"), self.authentications.get(name).cloned())
+        self.answer(
+            format!("authentication {name}"),
+            self.authentications.get(name).cloned(),
+        )
     }
 
     fn secret<'a>(
@@ -53,7 +69,10 @@ impl Objects for Cluster {
     ) -> BoxFuture<'a, Result<Option<BTreeMap<String, Sensitive>>, ObjectsError>> {
         let key = format!("{namespace}/{name}");
         let values = self.secrets.get(&key).map(|values| {
-            values.iter().map(|(key, value)| (key.clone(), Sensitive::new(value))).collect::<BTreeMap<_, _>>()
+            values
+                .iter()
+                .map(|(key, value)| (key.clone(), Sensitive::new(value)))
+                .collect::<BTreeMap<_, _>>()
         });
         self.answer(format!("secret {key}"), values)
     }
@@ -72,7 +91,10 @@ impl Objects for Cluster {
         namespace: &'a str,
         name: &'a str,
     ) -> BoxFuture<'a, Result<Option<BTreeMap<String, String>>, ObjectsError>> {
-        self.answer(format!("account {namespace}/{name}"), Some(self.account_annotations.clone()))
+        self.answer(
+            format!("account {namespace}/{name}"),
+            Some(self.account_annotations.clone()),
+        )
     }
 
     fn pod_spec(&self) -> BoxFuture<'_, Result<Option<PodSpec>, ObjectsError>> {
@@ -81,33 +103,47 @@ impl Objects for Cluster {
 }
 
 fn pairs(of: &[(&str, &str)]) -> BTreeMap<String, String> {
-    of.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    of.iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect()
 }
 
 fn trigger(metadata: &[(&str, &str)], authentication: Option<(&str, &str)>) -> Trigger {
     Trigger {
         type_: "aws-sqs-queue".into(),
         metadata: pairs(metadata),
-        authentication_ref: authentication
-            .map(|(kind, name)| AuthenticationRef { name: name.into(), kind: Some(kind.into()) }),
+        authentication_ref: authentication.map(|(kind, name)| AuthenticationRef {
+            name: name.into(),
+            kind: Some(kind.into()),
+        }),
         ..Default::default()
     }
 }
 
-fn resolve_with(cluster: &Cluster, trigger: &Trigger, settings: &ResolverSettings) -> Result<Resolved, ResolveError> {
+fn resolve_with(
+    cluster: &Cluster,
+    trigger: &Trigger,
+    settings: &ResolverSettings,
+) -> Result<Resolved, ResolveError> {
     let mut object = ScaledObject::new("orders", ScaledObjectSpec::default());
     object.metadata.namespace = Some("shop".into());
     block_on(Resolver::new(cluster, &object, settings).resolve(trigger))
 }
 
 fn resolve(cluster: &Cluster, trigger: &Trigger) -> Result<Resolved, ResolveError> {
-    let settings =
-        ResolverSettings { cluster_object_namespace: "keda".into(), restrict_secret_access: false };
+    let settings = ResolverSettings {
+        cluster_object_namespace: "keda".into(),
+        restrict_secret_access: false,
+    };
     resolve_with(cluster, trigger, &settings)
 }
 
 fn secret_ref(parameter: &str, name: &str, key: &str) -> SecretTargetRef {
-    SecretTargetRef { parameter: parameter.into(), name: name.into(), key: key.into() }
+    SecretTargetRef {
+        parameter: parameter.into(),
+        name: name.into(),
+        key: key.into(),
+    }
 }
 
 #[test]
@@ -134,11 +170,21 @@ fn later_sources_win_and_missing_pieces_are_named_without_values() {
     };
     let mut cluster = Cluster::default();
     cluster.authentications.insert("shop/auth".into(), Arc::new(spec));
-    cluster.config_maps.insert("shop/names".into(), pairs(&[("user", "from-map")]));
-    cluster.secrets.insert("shop/keys".into(), pairs(&[("user", "canary")]));
+    cluster
+        .config_maps
+        .insert("shop/names".into(), pairs(&[("user", "from-map")]));
+    cluster
+        .secrets
+        .insert("shop/keys".into(), pairs(&[("user", "canary")]));
     let resolved = resolve(&cluster, &trigger(&[], Some(("TriggerAuthentication", "auth")))).unwrap();
     assert_eq!(resolved.params.auth.params["user"].reveal(), "canary");
-    assert_eq!(resolved.missing, ["Secret shop/keys has no key \"nope\"", "Secret shop/gone not found"]);
+    assert_eq!(
+        resolved.missing,
+        [
+            "Secret shop/keys has no key \"nope\"",
+            "Secret shop/gone not found"
+        ]
+    );
     assert!(!format!("{resolved:?}").contains("canary"));
 }
 
@@ -150,41 +196,69 @@ fn a_cluster_wide_authentication_reads_the_operators_namespace() {
     };
     let mut cluster = Cluster::default();
     cluster.authentications.insert("auth".into(), Arc::new(spec));
-    cluster.secrets.insert("keda/keys".into(), pairs(&[("token", "t")]));
-    let resolved = resolve(&cluster, &trigger(&[], Some(("ClusterTriggerAuthentication", "auth")))).unwrap();
+    cluster
+        .secrets
+        .insert("keda/keys".into(), pairs(&[("token", "t")]));
+    let resolved = resolve(
+        &cluster,
+        &trigger(&[], Some(("ClusterTriggerAuthentication", "auth"))),
+    )
+    .unwrap();
     assert_eq!(resolved.params.auth.params["token"].reveal(), "t");
 }
 
 #[test]
 fn not_knowing_is_an_error_and_not_an_empty_answer() {
-    let cluster = Cluster { unreachable: true, ..Default::default() };
+    let cluster = Cluster {
+        unreachable: true,
+        ..Default::default()
+    };
     let error = resolve(&cluster, &trigger(&[], Some(("TriggerAuthentication", "auth")))).unwrap_err();
     assert!(matches!(error, ResolveError::Lookup(_)), "{error}");
 }
 
 #[test]
 fn a_missing_authentication_leaves_the_trigger_to_say_what_it_lacks() {
-    let resolved = resolve(&Cluster::default(), &trigger(&[], Some(("TriggerAuthentication", "auth")))).unwrap();
+    let resolved = resolve(
+        &Cluster::default(),
+        &trigger(&[], Some(("TriggerAuthentication", "auth"))),
+    )
+    .unwrap();
     assert_eq!(resolved.missing, ["TriggerAuthentication \"auth\" not found"]);
     assert_eq!(resolved.params.auth, AuthParams::default());
 }
 
 #[test]
 fn parts_that_are_not_there_yet_are_refused_by_name() {
-    let spec =
-        TriggerAuthenticationSpec { hashi_corp_vault: Some(HashiCorpVault::default()), ..Default::default() };
+    let spec = TriggerAuthenticationSpec {
+        hashi_corp_vault: Some(HashiCorpVault::default()),
+        ..Default::default()
+    };
     let mut cluster = Cluster::default();
     cluster.authentications.insert("shop/auth".into(), Arc::new(spec));
-    let error = resolve(&cluster, &trigger(&[], Some(("TriggerAuthentication", "auth")))).unwrap_err().to_string();
-    assert!(error.starts_with("TriggerAuthentication \"auth\": spec.hashiCorpVault is not supported yet"), "{error}");
+    let error = resolve(&cluster, &trigger(&[], Some(("TriggerAuthentication", "auth"))))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with("TriggerAuthentication \"auth\": spec.hashiCorpVault is not supported yet"),
+        "{error}"
+    );
 }
 
 fn pod() -> PodSpec {
     let secret = |name: &str, key: &str| EnvVarSource {
-        secret_key_ref: Some(SecretKeySelector { name: name.into(), key: key.into(), optional: None }),
+        secret_key_ref: Some(SecretKeySelector {
+            name: name.into(),
+            key: key.into(),
+            optional: None,
+        }),
         ..Default::default()
     };
-    let plain = |name: &str, value: &str| EnvVar { name: name.into(), value: Some(value.into()), value_from: None };
+    let plain = |name: &str, value: &str| EnvVar {
+        name: name.into(),
+        value: Some(value.into()),
+        value_from: None,
+    };
     PodSpec {
         service_account_name: Some("worker".into()),
         containers: vec![
@@ -193,11 +267,19 @@ fn pod() -> PodSpec {
                 env: Some(vec![
                     plain("HOST", "queue"),
                     plain("QUEUE", "http://$(HOST)/a"),
-                    EnvVar { name: "KEY".into(), value: None, value_from: Some(secret("keys", "key")) },
+                    EnvVar {
+                        name: "KEY".into(),
+                        value: None,
+                        value_from: Some(secret("keys", "key")),
+                    },
                 ]),
                 ..Default::default()
             },
-            Container { name: "side".into(), env: Some(vec![plain("QUEUE", "other")]), ..Default::default() },
+            Container {
+                name: "side".into(),
+                env: Some(vec![plain("QUEUE", "other")]),
+                ..Default::default()
+            },
         ],
         ..Default::default()
     }
@@ -213,9 +295,14 @@ fn the_environment_of_the_target_is_read_where_a_key_names_it() {
         }],
         ..Default::default()
     };
-    let mut cluster = Cluster { pod: Some(pod()), ..Default::default() };
+    let mut cluster = Cluster {
+        pod: Some(pod()),
+        ..Default::default()
+    };
     cluster.authentications.insert("shop/auth".into(), Arc::new(spec));
-    cluster.secrets.insert("shop/keys".into(), pairs(&[("key", "canary")]));
+    cluster
+        .secrets
+        .insert("shop/keys".into(), pairs(&[("key", "canary")]));
     let metadata = [("queueURLFromEnv", "QUEUE"), ("awsSecretAccessKeyFromEnv", "KEY")];
     let authentication = Some(("TriggerAuthentication", "auth"));
     let resolved = resolve(&cluster, &trigger(&metadata, authentication)).unwrap();
@@ -223,7 +310,10 @@ fn the_environment_of_the_target_is_read_where_a_key_names_it() {
     assert_eq!(resolved.params.env["KEY"].reveal(), "canary");
     assert_eq!(resolved.params.auth.params["queue"].reveal(), "other");
 
-    let restricted = ResolverSettings { cluster_object_namespace: "keda".into(), restrict_secret_access: true };
+    let restricted = ResolverSettings {
+        cluster_object_namespace: "keda".into(),
+        restrict_secret_access: true,
+    };
     let resolved = resolve_with(&cluster, &trigger(&metadata, None), &restricted).unwrap();
     assert!(!resolved.params.env.contains_key("KEY"));
 }
@@ -239,19 +329,35 @@ fn workload_identity_takes_the_role_of_the_targets_account() {
         }),
         ..Default::default()
     };
-    let mut cluster = Cluster { pod: Some(pod()), ..Default::default() };
+    let mut cluster = Cluster {
+        pod: Some(pod()),
+        ..Default::default()
+    };
     let authentication = trigger(&[], Some(("TriggerAuthentication", "auth")));
 
-    cluster.authentications.insert("shop/auth".into(), Arc::new(identity(None)));
+    cluster
+        .authentications
+        .insert("shop/auth".into(), Arc::new(identity(None)));
     let missing = resolve(&cluster, &authentication).unwrap_err().to_string();
-    assert!(missing.contains("has no annotation eks.amazonaws.com/role-arn"), "{missing}");
+    assert!(
+        missing.contains("has no annotation eks.amazonaws.com/role-arn"),
+        "{missing}"
+    );
 
     cluster.account_annotations = pairs(&[(labels::AWS_ROLE_ARN, "arn:aws:iam::1:role/worker")]);
     let resolved = resolve(&cluster, &authentication).unwrap();
     let identity_of = resolved.params.auth.pod_identity.unwrap();
-    assert_eq!(identity_of.role_arn.as_deref(), Some("arn:aws:iam::1:role/worker"));
+    assert_eq!(
+        identity_of.role_arn.as_deref(),
+        Some("arn:aws:iam::1:role/worker")
+    );
 
-    cluster.authentications.insert("shop/auth".into(), Arc::new(identity(Some("arn:x"))));
+    cluster
+        .authentications
+        .insert("shop/auth".into(), Arc::new(identity(Some("arn:x"))));
     let both = resolve(&cluster, &authentication).unwrap_err().to_string();
-    assert!(both.contains("roleArn can't be set if identityOwner is workload"), "{both}");
+    assert!(
+        both.contains("roleArn can't be set if identityOwner is workload"),
+        "{both}"
+    );
 }
