@@ -77,12 +77,18 @@ struct State {
     documents: BTreeMap<String, (u16, Value)>,
     version: u64,
     streaming_lists: bool,
+    no_namespace: bool,
 }
 
 impl FakeApi {
     pub(crate) fn with_streaming_lists(self) -> Self {
         self.state.lock().unwrap().streaming_lists = true;
         self
+    }
+
+    /// Answers POSTs as if the namespace did not exist.
+    pub(crate) fn refuse_new_objects(&self, refuse: bool) {
+        self.state.lock().unwrap().no_namespace = refuse;
     }
 
     /// Answers GETs of `path` with this.
@@ -245,6 +251,9 @@ impl FakeApi {
                     200,
                     &json!({"metadata": {"resourceVersion": state.version.to_string()}, "items": items}),
                 )
+            }
+            Method::POST if self.state.lock().unwrap().no_namespace => {
+                failure(404, "NotFound", "namespaces \"keda\" not found")
             }
             Method::POST => {
                 let object: Value = serde_json::from_slice(body).unwrap();

@@ -18,6 +18,7 @@ mod fake_api;
 pub mod key;
 pub mod lease;
 pub mod namespaces;
+mod outage;
 pub mod queue;
 pub mod slim;
 pub mod watch;

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     calls::CallError,
     namespaces::Namespaces,
+    outage::Outage,
     watch::{Change, Watch},
 };
 
@@ -109,6 +110,7 @@ impl Election {
             .start();
         let mut watching = pin!(watching);
         let mut not_before = Instant::now();
+        let mut outage = Outage::default();
         loop {
             self.publish_leader();
             let due = self.claimable_at().max(not_before);
@@ -122,9 +124,18 @@ impl Election {
                 () = sleep_until(due) => {
                     match self.attempt(self.config.renew_deadline / 3).await {
                         Attempt::Holds { until } => return until,
-                        Attempt::TakenByAnother => {}
+                        Attempt::TakenByAnother => {
+                            outage.ended();
+                            // Where another was faster and let go again, the next try is not to be the same race.
+                            not_before = Instant::now() + RENEW_AGAIN.mul_f64(rand::rng().random_range(0.2..1.0));
+                        }
                         Attempt::Failed(error) => {
-                            tracing::warn!(lease = self.config.name, %error, "unable to claim the lease, trying again");
+                            if let Some(lasting) = outage.failed() {
+                                tracing::warn!(
+                                    lease = self.config.name, %error, ?lasting,
+                                    "unable to claim the lease, trying again"
+                                );
+                            }
                             let jitter = rand::rng().random_range(1.0..1.2);
                             not_before = Instant::now() + self.config.retry_period.mul_f64(jitter);
                         }
@@ -217,9 +228,11 @@ impl Election {
                     self.seen = Seen::present(lease, Instant::now());
                     return Ok(true);
                 }
-                Err(
-                    CallError::Conflict { .. } | CallError::NotFound { .. } | CallError::AlreadyExists { .. },
-                ) => self.look().await?,
+                // Not found, when it was to be made, is the namespace and no reason to look again.
+                Err(CallError::Conflict { .. } | CallError::AlreadyExists { .. }) => self.look().await?,
+                Err(CallError::NotFound { .. }) if matches!(self.seen, Seen::Present(_)) => {
+                    self.look().await?
+                }
                 Err(error) => return Err(error),
             }
         }

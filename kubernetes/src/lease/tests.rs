@@ -247,6 +247,26 @@ async fn a_foreign_holder_of_a_longer_lease_is_left_alone_for_all_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_namespace_that_does_not_exist_is_asked_for_now_and_then() {
+    let api = FakeApi::default();
+    api.refuse_new_objects(true);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = asked.clone();
+    let client = api.client_over(move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        Fate::PROMPT
+    });
+    let a = Candidate::start(&client, "a");
+    sleep(SECOND * 60).await;
+    assert!(
+        !a.leads() && asked.load(Ordering::SeqCst) < 100,
+        "{asked:?} requests in a minute"
+    );
+    api.refuse_new_objects(false);
+    a.leads_within(SECOND * 3).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn alone_means_leader_for_good() {
     let leadership = Leadership::always();
     sleep(SECOND * 100_000).await;

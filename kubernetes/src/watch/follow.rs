@@ -13,13 +13,10 @@ use kube::{
     Api, ResourceExt as _,
     runtime::watcher::{self, Event},
 };
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep},
-};
+use tokio::{sync::watch, time::sleep};
 
 use super::{Change, Reactions, Undecodable, Watchable, guard::Guard, store::Store};
-use crate::{calls::CallError, key::ObjectKey};
+use crate::{calls::CallError, key::ObjectKey, outage::Outage};
 
 /// How long one watch request lasts, in seconds. The server then ends it and the next resumes where it stopped, at the price
 /// of one request; so a watch that is silent for longer, by five seconds of margin, is dead and is replaced.
@@ -27,8 +24,6 @@ const WATCH_SECONDS: u32 = 50;
 const PAGE_SIZE: u32 = 500;
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const MAX_DELAY: Duration = Duration::from_secs(3);
-/// The least time between two log records about a watch that keeps failing.
-const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 pub(super) struct Follower<K> {
     pub(super) namespace: Option<String>,
@@ -45,7 +40,7 @@ impl<K: Watchable> Follower<K> {
     pub(super) async fn run(self) {
         let mut strategy = watcher::InitialListStrategy::StreamingList;
         let mut backoff = Backoff::new(FIRST_DELAY, MAX_DELAY);
-        let mut outage = None;
+        let mut outage = Outage::default();
         let mut listing = Listing::default();
         let mut synced = false;
         loop {
@@ -159,24 +154,16 @@ impl<K: Watchable> Follower<K> {
         }
     }
 
-    fn failed(&self, outage: &mut Option<Outage>, error: &CallError) {
-        let now = Instant::now();
-        let outage = outage.get_or_insert(Outage {
-            since: now,
-            logged: None,
-        });
-        if outage.logged.is_none_or(|logged| now - logged >= LOG_INTERVAL) {
-            outage.logged = Some(now);
+    fn failed(&self, outage: &mut Outage, error: &CallError) {
+        if let Some(lasting) = outage.failed() {
             let namespace = self.namespace.as_deref().unwrap_or("all");
-            let lasting = now - outage.since;
             tracing::warn!(kind = self.reactions.kind, namespace, %error, ?lasting, "a watch is broken, trying again");
         }
     }
 
-    fn recovered(&self, outage: &mut Option<Outage>) {
-        if let Some(outage) = outage.take() {
+    fn recovered(&self, outage: &mut Outage) {
+        if let Some(lasted) = outage.ended() {
             let namespace = self.namespace.as_deref().unwrap_or("all");
-            let lasted = outage.since.elapsed();
             tracing::info!(
                 kind = self.reactions.kind,
                 namespace,
@@ -199,11 +186,6 @@ impl<K> Default for Listing<K> {
             unreadable: HashSet::new(),
         }
     }
-}
-
-struct Outage {
-    since: Instant,
-    logged: Option<Instant>,
 }
 
 struct Failure {
