@@ -71,9 +71,8 @@ pub(crate) struct MetricsApiMetadata {
     url: String,
     /// Where the value stands in the answer.
     value_location: String,
-    /// Value one replica is meant to carry. Must be given and not 0.
-    #[serde(default)]
-    target_value: f64,
+    /// Value one replica is meant to carry. Must be given and not be 0.
+    target_value: Option<f64>,
     /// The trigger is active above this value.
     #[serde(default)]
     activation_target_value: f64,
@@ -100,7 +99,7 @@ impl Metadata for MetricsApiMetadata {
     const PARSING: &'static str = "error parsing metrics API metadata";
 
     fn validate(&self) -> Result<(), String> {
-        if self.target_value == 0.0 {
+        if self.target_value.unwrap_or_default() == 0.0 {
             return Err("no targetValue given in metadata".to_owned());
         }
         self.auth.validate()
@@ -152,7 +151,7 @@ impl Scaler for MetricsApi {
             source: Arc::new(Source { url, auth, locator }),
             aggregate,
             location: metadata.value_location,
-            target: metadata.target_value,
+            target: metadata.target_value.unwrap_or_default(),
             activation: metadata.activation_target_value,
             deadline: metadata
                 .timeout

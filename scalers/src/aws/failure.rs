@@ -11,6 +11,7 @@ use crate::error::{ReadError, ReadErrorKind};
 use crate::http_read::innermost;
 
 const MAX_CODE: usize = 64;
+const NO_SENSE: &str = "the answer makes no sense";
 
 /// A failed call.
 #[derive(Debug, thiserror::Error)]
@@ -45,10 +46,11 @@ where
             let kind = kind_of(code.as_deref().unwrap_or_default(), status, || {
                 retry_after(context.raw())
             });
-            Failure {
-                kind,
-                text: code.unwrap_or_else(|| format!("status {status}")),
-            }
+            let text = code.unwrap_or_else(|| match status {
+                200..=299 => NO_SENSE.to_owned(),
+                _ => format!("status {status}"),
+            });
+            Failure { kind, text }
         }
         SdkError::TimeoutError(_) => Failure {
             kind: ReadErrorKind::Timeout,
@@ -57,9 +59,7 @@ where
         SdkError::ResponseError(context) => {
             let status = context.raw().status().as_u16();
             let (kind, text) = match kind_of("", status, || retry_after(context.raw())) {
-                ReadErrorKind::BadAnswer => {
-                    (ReadErrorKind::BadAnswer, "the answer makes no sense".to_owned())
-                }
+                ReadErrorKind::BadAnswer => (ReadErrorKind::BadAnswer, NO_SENSE.to_owned()),
                 kind => (kind, format!("status {status}")),
             };
             Failure { kind, text }

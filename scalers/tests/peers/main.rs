@@ -1,0 +1,5 @@
+//! The scalers against scripted servers on loopback, seen as the engine sees them: connect, read, outcome.
+
+mod metrics_api;
+mod sqs;
+mod support;
