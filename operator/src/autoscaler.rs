@@ -90,7 +90,7 @@ impl HpaAutoscaler {
                 match calls.unary(Priority::Normal, "create an HPA", create).await {
                     Ok(_) => None,
                     // The watch has not shown it yet.
-                    Err(error) if matches!(error, CallError::AlreadyExists { .. }) => {
+                    Err(CallError::AlreadyExists { .. }) => {
                         self.get(&name).await.map_err(|error| port_error(&error))?
                     }
                     Err(error) => return Err(port_error(&error)),
@@ -172,7 +172,7 @@ impl HpaAutoscaler {
             .await
         {
             Ok(_) => Ok(()),
-            Err(error) if matches!(error, CallError::NotFound { .. }) => Ok(()),
+            Err(CallError::NotFound { .. }) => Ok(()),
             Err(error) => Err(port_error(&error)),
         }
     }

@@ -90,12 +90,10 @@ impl Work {
             .unwrap_or_else(PoisonError::into_inner)
             .extend(keys.iter().cloned());
         keys.into_iter().for_each(|key| self.objects.add(key));
-        let key_of = dormouse_kubernetes::ObjectKey::of;
-        stores
-            .trigger_authentications
-            .list()
-            .iter()
-            .for_each(|ta| self.authentications.add(key_of(&**ta)));
+        for authentication in stores.trigger_authentications.list() {
+            self.authentications
+                .add(dormouse_kubernetes::ObjectKey::of(&*authentication));
+        }
         for authentication in stores.cluster_trigger_authentications.list() {
             self.cluster_authentications
                 .add(dormouse_kubernetes::ObjectKey::of(&*authentication));
@@ -247,6 +245,7 @@ fn assemble(
     });
     let clients = Clients::new(ClientsConfig {
         ca_dir: args.ca_dir.clone(),
+        min_tls: args.http_min_tls_version.0,
         disable_keep_alive: args.http_disable_keep_alive,
         ..ClientsConfig::default()
     });

@@ -38,22 +38,28 @@ pub fn set(status: &mut ScaledObjectStatus, condition: Condition) {
     }
 }
 
-/// The object was checked and is in order.
+/// The object was checked and is in order. A check reads no trigger: that one fails stays said until a tick can read it.
 pub fn set_checked(status: &mut ScaledObjectStatus, pause: Pause) {
     let message = if pause.is_full() {
         "ScaledObject is paused"
     } else {
         "ScaledObject is defined correctly and is ready for scaling"
     };
-    set(
-        status,
-        Condition::new(
+    let trigger_fails = find(status, conditions::READY).is_some_and(|ready| {
+        matches!(
+            ready.reason.as_deref(),
+            Some(reason::TRIGGER_ERROR | reason::PARTIAL_TRIGGER_ERROR)
+        )
+    });
+    if pause.is_full() || !trigger_fails {
+        let ready = Condition::new(
             conditions::READY,
             ConditionStatus::True,
             reason::SCALED_OBJECT_READY,
             message,
-        ),
-    );
+        );
+        set(status, ready);
+    }
     set_paused(status, pause);
     if find(status, conditions::FALLBACK).is_none_or(|condition| condition.reason.is_none()) {
         set(status, no_fallback());

@@ -1,4 +1,4 @@
-//! Event sources: one file each, one trait, one [`REGISTRY`](registry::REGISTRY) line.
+//! Event sources: one file each, one trait, one [`REGISTRY`] line.
 //!
 //! A scaler only says what it saw. Deadlines, retries, thresholds, failure counts, metric names and logging belong to the
 //! framework around it (here and in the engine), so that no two scalers can differ in them.

@@ -1,6 +1,7 @@
 //! A trigger's references turned into values: its authentication, Secrets, ConfigMaps and the container's environment.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use dormouse_api::{AuthenticationRef, ScaledObject, Trigger, TriggerAuthenticationSpec, labels};
@@ -162,32 +163,35 @@ impl<'a> Resolver<'a> {
             self.namespace
         };
         let mut params = BTreeMap::new();
-        self.from_environment(&spec, &mut params).await?;
-        self.from_config_maps(&spec, home, &mut params, missing).await?;
-        self.from_secrets(&spec, home, &mut params, missing).await?;
+        self.take_environment(&spec, &mut params).await?;
+        self.take_config_maps(&spec, home, &mut params, missing).await?;
+        self.take_secrets(&spec, home, &mut params, missing).await?;
         let pod_identity = self.pod_identity(&spec).await?.map_err(refuse)?;
         Ok(AuthParams { params, pod_identity })
     }
 
-    async fn from_environment(
+    async fn take_environment(
         &self,
         spec: &TriggerAuthenticationSpec,
         params: &mut BTreeMap<String, Sensitive>,
     ) -> Result<(), ObjectsError> {
         let mut by_container: BTreeMap<Option<&str>, BTreeMap<String, Sensitive>> = BTreeMap::new();
         for wanted in &spec.env {
-            let container = wanted.container_name.as_deref();
-            if !by_container.contains_key(&container) {
-                by_container.insert(container, self.environment(container).await?);
-            }
-            if let Some(value) = by_container.get(&container).and_then(|env| env.get(&wanted.name)) {
+            let env = match by_container.entry(wanted.container_name.as_deref()) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(slot) => {
+                    let env = self.environment(wanted.container_name.as_deref()).await?;
+                    slot.insert(env)
+                }
+            };
+            if let Some(value) = env.get(&wanted.name) {
                 params.insert(wanted.parameter.clone(), value.clone());
             }
         }
         Ok(())
     }
 
-    async fn from_config_maps(
+    async fn take_config_maps(
         &self,
         spec: &TriggerAuthenticationSpec,
         home: &str,
@@ -210,7 +214,7 @@ impl<'a> Resolver<'a> {
         Ok(())
     }
 
-    async fn from_secrets(
+    async fn take_secrets(
         &self,
         spec: &TriggerAuthenticationSpec,
         home: &str,

@@ -73,6 +73,20 @@ fn observed(replicas: u32, last_active: Option<i64>) -> Observation {
     }
 }
 
+/// Name, minimum, idle count, current replicas, last activity, what the triggers said, fallback; then what follows.
+type Row<'a> = (
+    &'a str,
+    Option<u32>,
+    Option<u32>,
+    u32,
+    Option<i64>,
+    &'a [Said],
+    Option<Fallback>,
+    Action,
+    Reason,
+    TriggerHealth,
+);
+
 /// The rows of KEDA's request-scale table, one by one: bounds, current replicas, what the triggers said, what follows.
 #[test]
 fn the_table() {
@@ -89,19 +103,7 @@ fn the_table() {
     let rest = Action::Deactivate { to: 0 };
     let wake = |to| Action::Activate { to };
     let stay = Action::Stay;
-    // (min, idle, current, last active, said, fallback) -> (action, reason, health)
-    let rows: &[(
-        &str,
-        Option<u32>,
-        Option<u32>,
-        u32,
-        Option<i64>,
-        &[Said],
-        Option<Fallback>,
-        Action,
-        Reason,
-        TriggerHealth,
-    )] = &[
+    let rows: &[Row<'_>] = &[
         (
             "active 1: from zero",
             None,

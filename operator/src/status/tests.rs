@@ -177,3 +177,20 @@ fn a_merge_patch_names_what_changed_and_nulls_what_is_gone() {
     );
     assert_eq!(merge_patch(&before, &before), None);
 }
+
+#[test]
+fn a_check_does_not_hide_that_a_trigger_fails() {
+    let mut status = fresh();
+    let mut failed = record(false, None);
+    failed.decision.health = TriggerHealth::Unknown;
+    set_decided(&mut status, &failed, None);
+    assert!(!holds(&status, conditions::READY));
+    set_checked(&mut status, Pause::No);
+    assert!(!holds(&status, conditions::READY), "nothing was read since");
+    set_decided(&mut status, &record(false, None), None);
+    assert!(holds(&status, conditions::READY));
+
+    set_decided(&mut status, &failed, None);
+    set_checked(&mut status, Pause::Full { replicas: None });
+    assert!(holds(&status, conditions::READY), "a paused object reads nothing");
+}

@@ -41,7 +41,7 @@ impl TimeSpan {
     /// Reads a span.
     ///
     /// # Errors
-    /// See [`TimeSpanError`].
+    /// The text is no such span; the error says what is accepted.
     pub fn parse(text: &str) -> Result<Self, TimeSpanError> {
         if text.bytes().all(|b| b.is_ascii_digit()) && !text.is_empty() {
             let milliseconds: u64 = text.parse().map_err(|_| TimeSpanError::TooLong)?;

@@ -1,302 +1,15 @@
 //! The engine on paused time, with scripted triggers and a target in memory.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+mod bench;
+
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use dormouse_core::{Fallback, FallbackBehavior, Pause, ReplicaRange, ScalePolicy, TargetKind};
-use dormouse_engine::{
-    ApplyError, Autoscaler, AutoscalerSpec, Engine, Journal, Leadership, MetricError, ObjectKey, ObjectSpec,
-    PortError, Ports, Settings, Target, TargetState, TickOutcome, TickReport, TriggerRead, TriggerSpec,
-};
-use dormouse_scalers::clients::{Clients, ClientsConfig};
-use dormouse_scalers::error::ReadErrorKind;
-use dormouse_scalers::{ConfigError, Connect, MetricSpec, Observed, ReadError, Trigger, TriggerParams};
-use futures::FutureExt;
-use futures::future::BoxFuture;
+use bench::{Bench, Source, key, spec};
+use dormouse_core::{Fallback, FallbackBehavior, Pause};
+use dormouse_engine::{ApplyError, MetricError, ObjectKey};
 use jiff::Timestamp;
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
-
-/// How a scripted source behaves.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Source {
-    Says(f64),
-    SaysAfter(f64, Duration),
-    Fails,
-    Hangs,
-    Panics,
-    SaysNaN,
-}
-
-#[derive(Clone)]
-struct Script {
-    source: Arc<Mutex<Source>>,
-    reads: Arc<AtomicUsize>,
-}
-
-impl Script {
-    fn set(&self, source: Source) {
-        *self.source.lock().unwrap() = source;
-    }
-
-    fn reads(&self) -> usize {
-        self.reads.load(Ordering::SeqCst)
-    }
-}
-
-struct Scripted {
-    script: Script,
-    name: String,
-}
-
-impl Trigger for Scripted {
-    fn label(&self) -> &'static str {
-        "scriptedScaler"
-    }
-
-    fn metric(&self) -> MetricSpec {
-        MetricSpec {
-            base_name: self.name.clone(),
-            target: dormouse_scalers::Target::Whole(5),
-        }
-    }
-
-    fn deadline(&self) -> Duration {
-        Duration::from_secs(3)
-    }
-
-    fn read(self: Arc<Self>) -> BoxFuture<'static, Result<Observed, ReadError>> {
-        async move {
-            self.script.reads.fetch_add(1, Ordering::SeqCst);
-            let source = *self.script.source.lock().unwrap();
-            match source {
-                Source::Says(value) => Ok(Observed::above(value, 0.0)),
-                Source::SaysAfter(value, delay) => {
-                    sleep(delay).await;
-                    Ok(Observed::above(value, 0.0))
-                }
-                Source::Fails => Err(ReadError::new(ReadErrorKind::Unreachable, "no connection")),
-                Source::Hangs => std::future::pending().await,
-                Source::Panics => panic!("a parser that fails"),
-                Source::SaysNaN => Ok(Observed::above(f64::NAN, 0.0)),
-            }
-        }
-        .boxed()
-    }
-}
-
-#[derive(Default)]
-struct World {
-    replicas: AtomicU32,
-    unreachable: AtomicBool,
-    hangs: AtomicBool,
-    /// (seconds since the start, replicas) of each change.
-    changes: Mutex<Vec<(f64, u32)>>,
-    ensured: Mutex<Vec<AutoscalerSpec>>,
-    removed: AtomicUsize,
-    ticks: Mutex<Vec<String>>,
-    started: Mutex<Option<Instant>>,
-}
-
-impl World {
-    fn elapsed(&self) -> f64 {
-        self.started
-            .lock()
-            .unwrap()
-            .expect("set when the bench is built")
-            .elapsed()
-            .as_secs_f64()
-    }
-
-    fn changes(&self) -> Vec<(f64, u32)> {
-        self.changes.lock().unwrap().clone()
-    }
-}
-
-struct Port(Arc<World>);
-
-impl Target for Port {
-    fn observe(&self) -> BoxFuture<'_, Result<TargetState, PortError>> {
-        async {
-            if self.0.hangs.load(Ordering::SeqCst) {
-                std::future::pending::<()>().await;
-            }
-            if self.0.unreachable.load(Ordering::SeqCst) {
-                return Err(PortError {
-                    category: "timeout",
-                    message: "no answer".into(),
-                });
-            }
-            Ok(TargetState {
-                replicas: self.0.replicas.load(Ordering::SeqCst),
-            })
-        }
-        .boxed()
-    }
-
-    fn set_replicas(&self, to: u32, _waking: bool) -> BoxFuture<'_, Result<(), PortError>> {
-        async move {
-            self.0.replicas.store(to, Ordering::SeqCst);
-            let at = self.0.elapsed();
-            self.0.changes.lock().unwrap().push((at, to));
-            Ok(())
-        }
-        .boxed()
-    }
-
-    fn ready_replicas(&self) -> BoxFuture<'_, Result<u32, PortError>> {
-        async { Ok(self.0.replicas.load(Ordering::SeqCst)) }.boxed()
-    }
-}
-
-impl Autoscaler for Port {
-    fn ensure<'a>(&'a self, spec: &'a AutoscalerSpec) -> BoxFuture<'a, Result<(), PortError>> {
-        self.0.ensured.lock().unwrap().push(spec.clone());
-        async { Ok(()) }.boxed()
-    }
-
-    fn remove(&self) -> BoxFuture<'_, Result<(), PortError>> {
-        self.0.removed.fetch_add(1, Ordering::SeqCst);
-        async { Ok(()) }.boxed()
-    }
-}
-
-struct Notes(Arc<World>);
-
-impl Journal for Notes {
-    fn read(&self, _object: &ObjectKey, _read: &TriggerRead<'_>) {}
-
-    fn tick<'a>(&'a self, report: TickReport<'a>) -> BoxFuture<'a, ()> {
-        let note = match &report.outcome {
-            TickOutcome::TargetUnknown(_) => "target-unknown".to_owned(),
-            TickOutcome::Decided { record, .. } => record.decision.reason.name().to_owned(),
-        };
-        self.0.ticks.lock().unwrap().push(note);
-        async {}.boxed()
-    }
-}
-
-struct Lease(watch::Sender<bool>);
-
-impl Leadership for Lease {
-    fn is_leader(&self) -> bool {
-        *self.0.borrow()
-    }
-
-    fn subscribe(&self) -> watch::Receiver<bool> {
-        self.0.subscribe()
-    }
-}
-
-struct Bench {
-    engine: Engine,
-    world: Arc<World>,
-    scripts: HashMap<String, Script>,
-    lease: Arc<Lease>,
-}
-
-impl Bench {
-    /// An engine whose triggers, named `a`, `b` and so on, are scripted.
-    fn new(sources: &[(&str, Source)]) -> Self {
-        let script = |source| Script {
-            source: Arc::new(Mutex::new(source)),
-            reads: Arc::default(),
-        };
-        let scripts: HashMap<String, Script> = sources
-            .iter()
-            .map(|(name, source)| ((*name).to_owned(), script(*source)))
-            .collect();
-        let world = Arc::new(World::default());
-        *world.started.lock().unwrap() = Some(Instant::now());
-        let known = scripts.clone();
-        let connect = move |cx: &Connect| -> Result<Arc<dyn Trigger>, ConfigError> {
-            let name = cx.params.metadata["name"].clone();
-            match known.get(&name) {
-                Some(script) => Ok(Arc::new(Scripted {
-                    script: script.clone(),
-                    name,
-                })),
-                None => Err(ConfigError::UnknownType(name)),
-            }
-        };
-        let started = Instant::now();
-        let base = Timestamp::from_second(1_000_000).unwrap();
-        let mut settings = Settings::new(
-            Duration::from_secs(3),
-            Arc::new(Clients::new(ClientsConfig::default())),
-            None,
-        );
-        settings.connect = Arc::new(connect);
-        settings.now = Arc::new(move || base + started.elapsed());
-        let lease = Arc::new(Lease(watch::Sender::new(true)));
-        let engine = Engine::new(settings, Arc::new(Notes(world.clone())), lease.clone());
-        Self {
-            engine,
-            world,
-            scripts,
-            lease,
-        }
-    }
-
-    fn ports(&self) -> Ports {
-        Ports {
-            target: Arc::new(Port(self.world.clone())),
-            autoscaler: Arc::new(Port(self.world.clone())),
-        }
-    }
-
-    async fn apply(&self, spec: ObjectSpec) {
-        self.engine.apply(spec, self.ports()).await.unwrap();
-    }
-
-    async fn metric(&self, name: &str) -> Result<f64, MetricError> {
-        self.engine
-            .external_metric(&key(), name, false)
-            .await
-            .map(|served| served.value)
-    }
-}
-
-fn key() -> ObjectKey {
-    ObjectKey::new("shop", "orders")
-}
-
-fn spec(triggers: &[&str], interval: u64, cooldown: u64) -> ObjectSpec {
-    let trigger = |(index, name): (usize, &&str)| TriggerSpec {
-        index,
-        name: None,
-        target_kind: TargetKind::AverageValue,
-        use_cached_metrics: false,
-        params: TriggerParams {
-            trigger_type: "scripted".into(),
-            metadata: BTreeMap::from([("name".to_owned(), (*name).to_owned())]),
-            ..Default::default()
-        },
-    };
-    ObjectSpec {
-        key: key(),
-        uid: "uid".into(),
-        generation: 1,
-        created: Timestamp::from_second(0).unwrap(),
-        policy: ScalePolicy {
-            replicas: ReplicaRange::try_new(None, 10, None).unwrap(),
-            polling_interval: Duration::from_secs(interval),
-            cooldown_period: Duration::from_secs(cooldown),
-            initial_cooldown_period: Duration::ZERO,
-            fallback: None,
-            pause: Pause::No,
-            force_activation: false,
-            triggers: Vec::new(),
-            has_resource_triggers: false,
-        },
-        triggers: triggers.iter().enumerate().map(trigger).collect(),
-        last_active: None,
-        was_active: false,
-        resumed: false,
-    }
-}
 
 #[tokio::test(start_paused = true)]
 async fn wakes_at_the_tick_after_the_first_message_and_rests_at_the_first_tick_after_the_cooldown() {
@@ -416,9 +129,16 @@ async fn what_is_too_old_is_an_error_and_never_a_number() {
     // From the tick at 5 s on, asking for the target takes its whole deadline of 10 s, and holds up the loop.
     bench.world.hangs.store(true, Ordering::SeqCst);
     sleep(Duration::from_millis(12_900)).await;
-    assert_eq!(bench.metric("s0-a").await, Ok(9.0), "5 s of cadence, 3 s of deadline, 1 s");
+    assert_eq!(
+        bench.metric("s0-a").await,
+        Ok(9.0),
+        "5 s of cadence, 3 s of deadline, 1 s"
+    );
     sleep(Duration::from_millis(200)).await;
-    assert!(matches!(bench.metric("s0-a").await, Err(MetricError::TooOld { .. })));
+    assert!(matches!(
+        bench.metric("s0-a").await,
+        Err(MetricError::TooOld { .. })
+    ));
     sleep(Duration::from_secs(1)).await;
     assert_eq!(bench.metric("s0-a").await, Ok(9.0), "read again at 15 s");
 }

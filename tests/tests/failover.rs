@@ -1,0 +1,335 @@
+//! Two operators, one of which is lost: killed in the middle of scaling, then asked to stop. The other goes on, replicas
+//! never fall for it, and the HPA is not left without its metric.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use dormouse_api::ScaledObject;
+use dormouse_tests::scaled_object::holds;
+use dormouse_tests::upstream::Answer;
+use dormouse_tests::{Cluster, Installation, Namespace, Timeline, Upstream, until};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::{DeleteParams, ListParams};
+use tokio_util::task::AbortOnDropHandle;
+
+const SECOND: Duration = Duration::from_secs(1);
+const COOLDOWN: Duration = Duration::from_secs(12);
+const LEASE: &str = "operator.keda.sh";
+/// From the kill to the first decision of the next leader: the lease's 15 s and one second.
+const TAKE_OVER: Duration = Duration::from_secs(16);
+/// Reads may fail for as long as the Service still leads to the pod that was killed.
+const BLIND: Duration = Duration::from_secs(5);
+/// What the test's own eyes add on a busy machine: a watch event, a poll.
+const SEEN_LATE: Duration = Duration::from_secs(2);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_leader_is_killed_while_it_scales_and_the_other_goes_on() -> Result<()> {
+    let cluster = Cluster::connect().await?;
+    let pair = Installation::standard().replicas(2);
+    pair.install(&cluster).await?;
+    let outcome = scenario(&cluster, &pair).await;
+    // The next test file expects the installation with one replica.
+    Installation::standard().install(&cluster).await?;
+    outcome
+}
+
+async fn scenario(cluster: &Cluster, pair: &Installation) -> Result<()> {
+    let upstream = Upstream::start(Answer::value(0.0)).await?;
+    let namespace = Namespace::create(cluster, "failover").await?;
+    namespace.apply(&manifests(&upstream.url("/depth"))).await?;
+    let replicas = Timeline::of(namespace.api::<Deployment>(), "worker", |worker| {
+        worker.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
+    });
+    let ready = Timeline::of(namespace.api::<ScaledObject>(), "worker", |object| {
+        holds(object, "Ready")
+    });
+    ready
+        .reaches("the ScaledObject is Ready", 30 * SECOND, |ready| {
+            *ready == Some(true)
+        })
+        .await?;
+    replicas
+        .reaches("asleep", 30 * SECOND, |count| *count == 0)
+        .await?;
+    let reads = MetricReads::start(cluster, namespace.name());
+
+    // 40 / 5 = 8 replicas: killed between 0 -> 1 and 8.
+    upstream.answer(Answer::value(40.0));
+    replicas
+        .reaches("0 -> 1", 30 * SECOND, |count| *count >= 1)
+        .await?;
+    let killed = leader(cluster, pair).await?;
+    let killed_at = Instant::now();
+    kill(&killed).await?;
+    let next = until("another replica leads", TAKE_OVER + SEEN_LATE, async || {
+        let now = leader(cluster, pair).await?;
+        ensure!(now != killed, "{killed} still holds the lease");
+        Ok(now)
+    })
+    .await?;
+    println!(
+        "{next} leads {:?} after the kill of {killed}",
+        killed_at.elapsed()
+    );
+    replicas
+        .reaches(
+            "the HPA reaches 8 with the metric of whoever answers",
+            60 * SECOND,
+            |count| *count == 8,
+        )
+        .await?;
+    ensure!(never_fell(&replicas), "replicas fell: {:?}", replicas.changes());
+    let late: Vec<_> = reads
+        .failed()
+        .into_iter()
+        .filter(|at| *at > killed_at + BLIND)
+        .collect();
+    ensure!(
+        late.is_empty(),
+        "metric reads failed later than {BLIND:?} after the kill: {late:?}"
+    );
+    println!(
+        "{} metric reads failed of {}",
+        reads.failed().len(),
+        reads.count()
+    );
+
+    // The new leader puts the workload to sleep, and not before the cooldown, though it was not the one that woke it.
+    upstream.answer(Answer::value(0.0));
+    let silent = Instant::now();
+    replicas
+        .reaches("asleep again", 90 * SECOND, |count| *count == 0)
+        .await?;
+    let slept = replicas.changes().last().context("there were changes")?.at;
+    ensure!(
+        slept >= silent + COOLDOWN - SECOND,
+        "asleep {:?} after the last message",
+        slept - silent
+    );
+
+    // A clean stop: no read fails, and the other one is there within moments.
+    upstream.answer(Answer::value(40.0));
+    replicas
+        .reaches("awake again", 30 * SECOND, |count| *count >= 1)
+        .await?;
+    until("two pods are ready again", 60 * SECOND, async || {
+        let ready = pods(cluster, pair)
+            .await?
+            .iter()
+            .filter(|pod| is_ready(pod))
+            .count();
+        ensure!(ready == 2, "{ready} are");
+        Ok(())
+    })
+    .await?;
+    let stopped = leader(cluster, pair).await?;
+    let before = reads.failed().len();
+    let stopped_at = Instant::now();
+    let api: Api<Pod> = Api::namespaced(cluster.client(), pair.namespace());
+    api.delete(&stopped, &DeleteParams::default()).await?;
+    until(
+        "the lease changes hands at once",
+        2 * SECOND + SEEN_LATE,
+        async || {
+            let now = leader(cluster, pair).await?;
+            ensure!(now != stopped, "{stopped} still holds the lease");
+            Ok(())
+        },
+    )
+    .await?;
+    println!(
+        "another replica leads {:?} after {stopped} was told to stop",
+        stopped_at.elapsed()
+    );
+    until("the stopped pod is gone", 60 * SECOND, async || {
+        ensure!(api.get_opt(&stopped).await?.is_none(), "it is still there");
+        Ok(())
+    })
+    .await?;
+    let failed = reads.failed().len() - before;
+    ensure!(failed == 0, "{failed} metric reads failed during a clean stop");
+    ensure!(
+        reads.count() > 100,
+        "only {} metric reads were made",
+        reads.count()
+    );
+    Ok(())
+}
+
+fn manifests(url: &str) -> String {
+    format!(
+        r#"
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: worker}}
+spec:
+  replicas: 1
+  selector: {{matchLabels: {{app: worker}}}}
+  template:
+    metadata: {{labels: {{app: worker}}}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+        - {{name: worker, image: "localhost/pause:dev", imagePullPolicy: Never}}
+---
+apiVersion: keda.sh/v1alpha1
+kind: ScaledObject
+metadata: {{name: worker}}
+spec:
+  scaleTargetRef: {{name: worker}}
+  pollingInterval: 2
+  cooldownPeriod: {cooldown}
+  maxReplicaCount: 10
+  triggers:
+    - type: metrics-api
+      metadata: {{url: "{url}", valueLocation: value, targetValue: "5"}}
+"#,
+        cooldown = COOLDOWN.as_secs()
+    )
+}
+
+/// While there is work, no count is lower than the one before it.
+fn never_fell(replicas: &Timeline<i32>) -> bool {
+    let counts: Vec<i32> = replicas.changes().iter().map(|change| change.value).collect();
+    let awake = counts
+        .iter()
+        .rposition(|count| *count == 0)
+        .map_or(&counts[..], |at| &counts[at..]);
+    awake.is_sorted()
+}
+
+async fn pods(cluster: &Cluster, pair: &Installation) -> Result<Vec<Pod>> {
+    let api: Api<Pod> = Api::namespaced(cluster.client(), pair.namespace());
+    let own = ListParams::default().labels(&format!("app={}", pair.name()));
+    Ok(api
+        .list(&own)
+        .await?
+        .items
+        .into_iter()
+        .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+        .collect())
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_deref())
+        .unwrap_or_default();
+    conditions
+        .iter()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// The pod that holds the lease.
+async fn leader(cluster: &Cluster, pair: &Installation) -> Result<String> {
+    let api: Api<Lease> = Api::namespaced(cluster.client(), pair.namespace());
+    let holder = api
+        .get(LEASE)
+        .await?
+        .spec
+        .and_then(|spec| spec.holder_identity)
+        .unwrap_or_default();
+    let pod = holder.split('_').next().unwrap_or_default().to_owned();
+    ensure!(!pod.is_empty(), "nobody holds the lease");
+    Ok(pod)
+}
+
+/// SIGKILL, as a crash or the kernel's memory killer would: nothing is said goodbye to.
+async fn kill(pod: &str) -> Result<()> {
+    let wanted = format!("POD_NAME={pod}");
+    for entry in std::fs::read_dir("/proc")? {
+        let path = entry?.path();
+        let Some(pid) = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .filter(|name| name.parse::<u32>().is_ok())
+        else {
+            continue;
+        };
+        let is_operator =
+            std::fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim() == "dormouse");
+        let environment = std::fs::read(path.join("environ")).unwrap_or_default();
+        if is_operator
+            && environment
+                .split(|byte| *byte == 0)
+                .any(|variable| variable == wanted.as_bytes())
+        {
+            let status = tokio::process::Command::new("kill")
+                .args(["-9", pid])
+                .status()
+                .await?;
+            ensure!(status.success(), "kill -9 {pid} failed");
+            return Ok(());
+        }
+    }
+    anyhow::bail!("no process of pod {pod} was found")
+}
+
+/// Reads the metric through the API server five times a second, as the HPA controller would, and notes when that fails.
+struct MetricReads {
+    failed: Arc<Mutex<BTreeMap<Instant, String>>>,
+    count: Arc<AtomicUsize>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl MetricReads {
+    fn start(cluster: &Cluster, namespace: &str) -> Self {
+        let path = format!(
+            "/apis/external.metrics.k8s.io/v1beta1/namespaces/{namespace}/s0-metric-api-value\
+             ?labelSelector=scaledobject.keda.sh%2Fname%3Dworker"
+        );
+        let (failed, count) = (
+            Arc::new(Mutex::new(BTreeMap::new())),
+            Arc::new(AtomicUsize::new(0)),
+        );
+        let (client, noted, counted) = (cluster.client(), failed.clone(), Arc::clone(&count));
+        let task = tokio::spawn(async move {
+            loop {
+                let request = http::Request::get(&path)
+                    .body(Vec::new())
+                    .expect("the path is well formed");
+                let began = Instant::now();
+                let answer = tokio::time::timeout(10 * SECOND, client.request_text(request)).await;
+                let failure = match answer {
+                    Ok(Ok(_)) => None,
+                    Ok(Err(error)) => Some(error.to_string()),
+                    Err(_) => Some("no answer within 10 s".to_owned()),
+                };
+                if let Some(failure) = failure {
+                    println!("metric read failed: {failure}");
+                    noted
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .insert(began, failure);
+                }
+                counted.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        });
+        Self {
+            failed,
+            count,
+            _task: AbortOnDropHandle::new(task),
+        }
+    }
+
+    fn failed(&self) -> Vec<Instant> {
+        self.failed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .keys()
+            .copied()
+            .collect()
+    }
+
+    fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+}
