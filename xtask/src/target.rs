@@ -88,12 +88,8 @@ fn empty(dir: &Path) -> Result<()> {
 /// Names this clone and no later one at the same path.
 fn identity(root: &Path) -> Result<String> {
     let metadata = fs::metadata(root.join("Cargo.toml")).context("unable to look at the work tree")?;
-    Ok(format!(
-        "{} {}:{}",
-        root.display(),
-        metadata.dev(),
-        metadata.ino()
-    ))
+    let (born, inode) = (metadata.created().ok(), metadata.ino());
+    Ok(format!("{} {}:{inode} {born:?}", root.display(), metadata.dev()))
 }
 
 fn touch(workspace: &Workspace) -> Result<()> {
