@@ -57,9 +57,9 @@ pub struct OperatorArgs {
     /// Life of a serving certificate; it is replaced after two thirds of it. As 8760h, 90m or 60s.
     #[arg(long, default_value = "8760h")]
     pub cert_validity: Period,
-    /// Directory of CA certificates that triggers trust besides the system's.
-    #[arg(long)]
-    pub ca_dir: Option<PathBuf>,
+    /// Directory of CA certificates that triggers trust besides the system's; may be given more than once.
+    #[arg(long, default_value = "/custom/ca")]
+    pub ca_dir: Vec<PathBuf>,
     /// Log level: debug, info, error or a number.
     #[arg(long, default_value = "info")]
     pub zap_log_level: LogLevel,

@@ -244,7 +244,7 @@ fn assemble(
         failing: Mutex::new(HashMap::new()),
     });
     let clients = Clients::new(ClientsConfig {
-        ca_dir: args.ca_dir.clone(),
+        ca_dirs: args.ca_dir.clone(),
         min_tls: args.http_min_tls_version.0,
         disable_keep_alive: args.http_disable_keep_alive,
         ..ClientsConfig::default()

@@ -43,8 +43,8 @@ pub enum MinTls {
 /// What holds for all clients.
 #[derive(Clone, Debug, Default)]
 pub struct ClientsConfig {
-    /// Directory with further CA certificates (`--ca-dir`), trusted besides the system's. May not exist.
-    pub ca_dir: Option<PathBuf>,
+    /// Directories with further CA certificates (`--ca-dir`), trusted besides the system's. They may not exist.
+    pub ca_dirs: Vec<PathBuf>,
     /// `KEDA_HTTP_MIN_TLS_VERSION`.
     pub min_tls: MinTls,
     /// `KEDA_HTTP_DISABLE_KEEP_ALIVE`.
@@ -118,11 +118,11 @@ impl fmt::Debug for Clients {
 }
 
 impl Clients {
-    /// An empty set of clients that trust the system's certificates and those of [`ClientsConfig::ca_dir`]. What cannot
+    /// An empty set of clients that trust the system's certificates and those of [`ClientsConfig::ca_dirs`]. What cannot
     /// be read there is logged and left out.
     #[must_use]
     pub fn new(config: ClientsConfig) -> Self {
-        let roots = Arc::new(tls::roots(config.ca_dir.as_deref()));
+        let roots = Arc::new(tls::roots(&config.ca_dirs));
         Self {
             config,
             roots,

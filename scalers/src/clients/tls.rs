@@ -1,6 +1,6 @@
 //! TLS as the sources' clients speak it.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
@@ -58,17 +58,17 @@ pub enum TlsError {
     Client,
 }
 
-/// The system's certificates and those of `ca_dir`.
-pub(super) fn roots(ca_dir: Option<&Path>) -> RootCertStore {
+/// The system's certificates and those of `ca_dirs`.
+pub(super) fn roots(ca_dirs: &[PathBuf]) -> RootCertStore {
     let mut roots = RootCertStore::empty();
     let native = rustls_native_certs::load_native_certs();
     for error in &native.errors {
         tracing::warn!(%error, "unable to load a system certificate");
     }
     roots.add_parsable_certificates(native.certs);
-    for file in ca_dir
-        .and_then(|dir| dir.read_dir().ok())
-        .into_iter()
+    for file in ca_dirs
+        .iter()
+        .filter_map(|dir| dir.read_dir().ok())
         .flatten()
         .flatten()
         .map(|entry| entry.path())
