@@ -3,23 +3,49 @@
 use std::borrow::Cow;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::{Resource, core::DeserializeGuard};
-use serde::{Deserialize, Deserializer};
+use kube::Resource;
+use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::Error};
+use serde_json::Value;
 
-/// The library's guard, which alone would forget that a kind wants its metadata only.
+/// The longest account of what is wrong with an object.
+const MAX_ERROR: usize = 512;
+
+/// An object, or what is wrong with it. Unlike the library's guard it names the field.
 #[derive(Debug, Clone)]
-pub(super) struct Guard<K>(DeserializeGuard<K>);
+pub(super) enum Guard<K> {
+    Good(Box<K>),
+    Bad {
+        metadata: Box<ObjectMeta>,
+        error: String,
+    },
+}
 
 impl<K> Guard<K> {
     /// The object, or what is wrong with it.
     pub(super) fn into_result(self) -> Result<K, String> {
-        self.0.0.map_err(|invalid| invalid.error)
+        match self {
+            Self::Good(object) => Ok(*object),
+            Self::Bad { error, .. } => Err(error),
+        }
     }
 }
 
-impl<'de, K: Resource + Deserialize<'de>> Deserialize<'de> for Guard<K> {
+impl<'de, K: Resource + DeserializeOwned> Deserialize<'de> for Guard<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        DeserializeGuard::deserialize(deserializer).map(Self)
+        let value = Value::deserialize(deserializer)?;
+        let metadata = value.get("metadata").cloned().unwrap_or_default();
+        match serde_path_to_error::deserialize(value) {
+            Ok(object) => Ok(Self::Good(Box::new(object))),
+            Err(error) => {
+                // Without metadata nobody could be told which object it is.
+                let metadata = serde_json::from_value(metadata).map_err(D::Error::custom)?;
+                let error = format!("{}: {}", error.path(), error.inner());
+                Ok(Self::Bad {
+                    metadata,
+                    error: error.chars().take(MAX_ERROR).collect(),
+                })
+            }
+        }
     }
 }
 
@@ -44,11 +70,17 @@ impl<K: Resource> Resource for Guard<K> {
     }
 
     fn meta(&self) -> &ObjectMeta {
-        self.0.meta()
+        match self {
+            Self::Good(object) => object.meta(),
+            Self::Bad { metadata, .. } => metadata,
+        }
     }
 
     fn meta_mut(&mut self) -> &mut ObjectMeta {
-        self.0.meta_mut()
+        match self {
+            Self::Good(object) => object.meta_mut(),
+            Self::Bad { metadata, .. } => metadata,
+        }
     }
 
     fn metadata_api() -> bool {

@@ -100,7 +100,7 @@ async fn a_bad_object_is_reported_and_the_good_ones_go_on() {
         let key = |name: &str| ObjectKey::new("team-a", name);
         let first = heard.take();
         assert!(
-            first[0].starts_with("ConfigMap team-a/bad uid-bad: ") && first[1] == "team-a/good=1",
+            first[0].starts_with("ConfigMap team-a/bad uid-bad: replicas: ") && first[1] == "team-a/good=1",
             "{first:?}"
         );
         assert!(watched.get(&key("bad")).is_none());
