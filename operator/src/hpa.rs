@@ -12,7 +12,7 @@ use k8s_openapi::api::autoscaling::v2::{
     MetricSpec, MetricTarget,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use kube::{Resource, ResourceExt};
 
 /// The longest value a label may have.
@@ -36,7 +36,12 @@ pub fn desired(
         metadata: ObjectMeta {
             labels: Some(hpa_labels(object, &name, version)),
             annotations: object.metadata.annotations.clone(),
-            owner_references: object.controller_owner_ref(&()).map(|owner| vec![owner]),
+            owner_references: object.controller_owner_ref(&()).map(|owner| {
+                vec![OwnerReference {
+                    block_owner_deletion: Some(true),
+                    ..owner
+                }]
+            }),
             namespace: object.namespace(),
             name: Some(name),
             ..Default::default()
