@@ -121,9 +121,12 @@ pub fn used_by<K: Authentication>(object: &ScaledObject) -> Vec<ObjectKey> {
 pub async fn reconcile<K: Authentication>(cx: &Context, key: &ObjectKey) -> Result<(), CallError> {
     let Some(object) = K::store(cx).get(key) else {
         cx.metrics.unregister(K::METRIC, &key.namespace, &key.name);
+        cx.authentications.forget(key);
         return Ok(());
     };
     cx.metrics.registered(K::METRIC, &key.namespace, &key.name, &[]);
+    // On a follower too: it may lead when the next change comes.
+    let moved_on = cx.authentications.moved_on(key, object.meta());
     if !cx.leadership.is_leader() {
         return Ok(());
     }
@@ -148,18 +151,20 @@ pub async fn reconcile<K: Authentication>(cx: &Context, key: &ObjectKey) -> Resu
         }
         return Ok(());
     }
+    let is_new = object.meta().generation.is_none_or(|generation| generation == 1);
     if !has_finalizer {
         let mut all = object.finalizers().to_vec();
         all.push(labels::FINALIZER.to_owned());
         set_finalizers(cx, &api, &*object, &json!(all)).await?;
-        if object.meta().generation.is_none_or(|generation| generation == 1) {
+        if is_new {
             cx.events
                 .send_lifecycle(&about, false, added, format!("New {kind} configured"));
-        } else {
-            cx.events
-                .send_lifecycle(&about, false, updated, format!("{kind} {} is updated", key.name));
         }
         info!(authentication = %key, kind = %kind, "authentication is watched over");
+    }
+    if moved_on || (!has_finalizer && !is_new) {
+        cx.events
+            .send_lifecycle(&about, false, updated, format!("{kind} {} is updated", key.name));
     }
     let mut names: Vec<String> = users::<K>(&cx.stores.scaled_objects, key)
         .iter()

@@ -27,6 +27,26 @@ impl Seen {
     }
 }
 
+/// Remembers which generation of each object was last looked at.
+#[derive(Debug, Default)]
+pub struct Generations(Mutex<HashMap<ObjectKey, (Option<String>, i64)>>);
+
+impl Generations {
+    /// Whether the spec of an object that was looked at before has changed since. One that is seen for the first time, or
+    /// that only has an old one's name, has not.
+    pub fn moved_on(&self, key: &ObjectKey, metadata: &ObjectMeta) -> bool {
+        let generation = metadata.generation.unwrap_or_default();
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = known.insert(key.clone(), (metadata.uid.clone(), generation));
+        before.is_some_and(|(uid, before)| uid == metadata.uid && before < generation)
+    }
+
+    /// The object is gone.
+    pub fn forget(&self, key: &ObjectKey) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+}
+
 /// Everything of a ScaledObject but its status.
 #[must_use]
 pub fn of_scaled_object(object: &ScaledObject) -> u64 {
@@ -81,5 +101,23 @@ mod tests {
         assert!(seen.is_news(&key, of_scaled_object(&object)));
         seen.forget(&key);
         assert!(seen.is_news(&key, of_scaled_object(&object)));
+    }
+
+    #[test]
+    fn only_a_known_object_moves_on() {
+        let generations = Generations::default();
+        let key = ObjectKey::new("shop", "keys");
+        let at = |uid: &str, generation| ObjectMeta {
+            uid: Some(uid.into()),
+            generation: Some(generation),
+            ..Default::default()
+        };
+        assert!(!generations.moved_on(&key, &at("a", 3)));
+        assert!(!generations.moved_on(&key, &at("a", 3)));
+        assert!(generations.moved_on(&key, &at("a", 4)));
+        assert!(!generations.moved_on(&key, &at("a", 4)), "told once");
+        assert!(!generations.moved_on(&key, &at("b", 9)), "another object of that name");
+        generations.forget(&key);
+        assert!(!generations.moved_on(&key, &at("b", 10)));
     }
 }

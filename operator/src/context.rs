@@ -10,6 +10,7 @@ use dormouse_translate::parameters::ResolverSettings;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use kube::Client;
 
+use crate::changes::Generations;
 use crate::events::Events;
 use crate::metrics::OperatorMetrics;
 use crate::status_book::StatusBook;
@@ -36,6 +37,8 @@ pub struct Context {
     pub stores: Stores,
     /// How references are resolved.
     pub resolver: ResolverSettings,
+    /// Which generation of each authentication was looked at.
+    pub authentications: Generations,
 }
 
 /// What the watches show.

@@ -274,6 +274,7 @@ fn assemble(
                 .unwrap_or_else(|| args.pod_namespace.clone()),
             restrict_secret_access: args.restrict_secret_access,
         },
+        authentications: changes::Generations::default(),
     });
     supervisor.spawn(
         "undecodable objects",
