@@ -1,6 +1,8 @@
 //! Where a test about ScaledObjects plays: the standard installation, a namespace, and what users do and see there.
 
 use std::future::Future;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use k8s_openapi::api::events::v1::Event;
@@ -260,4 +262,35 @@ pub async fn all<F: Future<Output = Result<()>>>(cases: impl IntoIterator<Item =
         bail!("{} of {count} cases failed:\n{}", failed.len(), failed.join("\n"));
     }
     Ok(())
+}
+
+/// Deletes one object by name when it goes: what is not in the test's namespace would stay otherwise.
+pub struct Leftover {
+    kubectl: PathBuf,
+    arguments: Vec<String>,
+}
+
+impl Leftover {
+    /// `kind` and `name` as kubectl takes them; `namespace` is ignored where the kind has none.
+    #[must_use]
+    pub fn new(cluster: &Cluster, kind: &str, name: &str, namespace: &str) -> Self {
+        let arguments = ["delete", kind, name, "--namespace", namespace];
+        let rest = ["--wait=false", "--ignore-not-found", "--request-timeout=5s"];
+        Self {
+            kubectl: cluster.kubectl_path().to_owned(),
+            arguments: arguments.into_iter().chain(rest).map(str::to_owned).collect(),
+        }
+    }
+}
+
+impl Drop for Leftover {
+    fn drop(&mut self) {
+        // As for a namespace: the test's runtime may be gone already.
+        let _ = Command::new(&self.kubectl)
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+    }
 }
