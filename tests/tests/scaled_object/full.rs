@@ -171,9 +171,9 @@ async fn columns(stage: &Stage) -> Result<()> {
 }
 
 async fn events(scaled: &Scaled<'_>) -> Result<()> {
-    // Three scalers are built. Events that differ in their note alone count as one series, which keeps the first note.
     for (reason, note, times) in [
-        ("KEDAScalersStarted", "Scaler metrics-api is built", 3),
+        ("KEDAScalersStarted", "Scaler metrics-api is built", 2),
+        ("KEDAScalersStarted", "Scaler cron is built", 1),
         ("KEDAScalersStarted", "Started scalers watch", 1),
         ("ScaledObjectReady", "ScaledObject is ready for scaling", 1),
     ] {
