@@ -213,6 +213,8 @@ pub fn decide(
     let health = match (missing, activity.is_active()) {
         (false, _) => TriggerHealth::Good,
         (true, true) => TriggerHealth::Partial,
+        // A fallback will stand in if this goes on: nothing is wrong with the object yet.
+        (true, false) if policy.fallback.is_some_and(|fallback| fallback.replicas > 0) => TriggerHealth::Good,
         (true, false) => TriggerHealth::Unknown,
     };
     Decision {

@@ -94,8 +94,6 @@ pub struct Applied {
     pub built: Vec<String>,
     /// Whether a loop was started just now.
     pub started: bool,
-    /// Whether a loop was stopped just now.
-    pub stopped: bool,
 }
 
 struct Entry {
@@ -167,7 +165,8 @@ impl Engine {
 
     /// Brings an object to what `spec` says: connects its scalers (those whose parameters did not change stay as they are),
     /// sets up its autoscaler and starts its loop. On a process that does not lead, only the scalers are connected.
-    /// Applying the same spec again changes nothing.
+    /// Applying the same spec again changes nothing. An object that is fully paused is not applied but
+    /// [paused](Self::pause).
     ///
     /// # Errors
     /// See [`ApplyError`]. An object that ran before goes on as it was: a typo must not stop a worker that works.
@@ -189,7 +188,6 @@ impl Engine {
             metric_names: metrics.iter().map(|metric| metric.name.clone()).collect(),
             built,
             started: false,
-            stopped: false,
         };
         let leads = self.shared.leadership.is_leader();
         let mut policy = spec.policy.clone();
@@ -197,12 +195,7 @@ impl Engine {
             .iter()
             .map(|live| live.connected.policy.clone())
             .collect();
-        if policy.pause.is_full() {
-            applied.stopped = looping.take().is_some();
-            if leads {
-                self.hold_paused(&policy.pause, &ports).await?;
-            }
-        } else if leads {
+        if leads {
             let autoscaler = AutoscalerSpec {
                 replicas: policy.replicas,
                 pause: policy.pause,
@@ -219,11 +212,15 @@ impl Engine {
                 && applied.built.is_empty()
                 && before.triggers.len() == triggers.len()
         });
-        let should_run = leads && !policy.pause.is_full();
+        let should_run = leads;
         if same && (running || !should_run) {
             return Ok(applied);
         }
         let spread = spec.resumed && !running;
+        if let Some(before) = before.as_ref().filter(|_| spread) {
+            // Another process led in between: its status is the truth, not this memory.
+            before.memory.forget_activity();
+        }
         let object = Arc::new(Object {
             memory: before.map_or_else(|| Arc::new(Memory::new()), |before| before.memory.clone()),
             spec,
@@ -239,7 +236,7 @@ impl Engine {
         if should_run {
             applied.started = !running;
             // The old loop ends before the new one begins: an object never has two.
-            drop(looping.take());
+            end(looping.take()).await;
             *looping = Some(AbortOnDropHandle::new(tokio::spawn(object.run())));
         }
         Ok(applied)
@@ -257,7 +254,7 @@ impl Engine {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(key);
-        looping.take().is_some()
+        end(looping.take()).await
     }
 
     /// Stops all loops, and waits until none is in the middle of a write.
@@ -271,25 +268,50 @@ impl Engine {
             .cloned()
             .collect();
         for entry in entries {
-            drop(entry.looping.lock().await.take());
+            let mut looping = entry.looping.lock().await;
+            end(looping.take()).await;
         }
     }
 
-    /// Stops an object's loop and takes its autoscaler away: it may no longer touch its target. What was read is still
-    /// served.
+    /// Stops an object's loop: it may no longer touch its target. Says whether one ran. What was read is still served.
+    pub async fn stop(&self, key: &ObjectKey) -> bool {
+        let Some(entry) = self.entry(key) else {
+            return false;
+        };
+        let mut looping = entry.looping.lock().await;
+        end(looping.take()).await
+    }
+
+    /// Pauses an object fully: no loop, no autoscaler, and the replicas that `replicas` names, whatever its bounds say. Says
+    /// whether a loop was stopped. This needs nothing of the object but its target, so that it works on one whose triggers
+    /// are wrong too.
     ///
     /// # Errors
-    /// The autoscaler could not be removed.
-    pub async fn suspend(&self, key: &ObjectKey) -> Result<bool, PortError> {
-        let Some(entry) = self.entry(key) else {
-            return Ok(false);
+    /// The autoscaler could not be removed, or the replicas not be set.
+    pub async fn pause(
+        &self,
+        key: &ObjectKey,
+        replicas: Option<u32>,
+        ports: &Ports,
+    ) -> Result<bool, ApplyError> {
+        let entry = self.entry_or_new(key);
+        let mut looping = entry.looping.lock().await;
+        let stopped = end(looping.take()).await;
+        if !self.shared.leadership.is_leader() {
+            return Ok(stopped);
+        }
+        within_deadline(ports.autoscaler.remove())
+            .await
+            .map_err(ApplyError::Autoscaler)?;
+        let Some(replicas) = replicas else {
+            return Ok(stopped);
         };
-        let stopped = entry.looping.lock().await.take().is_some();
-        if let Some(object) = entry
-            .object()
-            .filter(|_| stopped && self.shared.leadership.is_leader())
-        {
-            within_deadline(object.ports.autoscaler.remove()).await?;
+        let seen = within_deadline(ports.target.observe(false))
+            .await
+            .map_err(ApplyError::PausedReplicas)?;
+        if seen.replicas != replicas {
+            let set = ports.target.set_replicas(replicas, &seen, false);
+            within_deadline(set).await.map_err(ApplyError::PausedReplicas)?;
         }
         Ok(stopped)
     }
@@ -375,25 +397,14 @@ impl Engine {
             error,
         })
     }
+}
 
-    /// A fully paused object has no autoscaler, and the replicas its annotation names, whatever its bounds say.
-    async fn hold_paused(&self, pause: &dormouse_core::Pause, ports: &Ports) -> Result<(), ApplyError> {
-        within_deadline(ports.autoscaler.remove())
-            .await
-            .map_err(ApplyError::Autoscaler)?;
-        if let dormouse_core::Pause::Full {
-            replicas: Some(replicas),
-        } = pause
-        {
-            let now = within_deadline(ports.target.observe())
-                .await
-                .map_err(ApplyError::PausedReplicas)?;
-            if now.replicas != *replicas {
-                within_deadline(ports.target.set_replicas(*replicas, false))
-                    .await
-                    .map_err(ApplyError::PausedReplicas)?;
-            }
-        }
-        Ok(())
-    }
+/// Ends a loop and waits until it is gone. Says whether it was still running.
+async fn end(looping: Option<AbortOnDropHandle<()>>) -> bool {
+    let Some(looping) = looping else { return false };
+    let ran = !looping.is_finished();
+    looping.abort();
+    // Whether it was cancelled or came to its own end makes no difference here.
+    let _ = looping.await;
+    ran
 }

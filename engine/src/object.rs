@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use dormouse_core::{
-    Action, DecisionRecord, Observation, ReadFailure, ReadingSet, RecordRing, ScalePolicy, TargetKind,
-    TriggerReading, decide,
+    Action, DecisionRecord, Fallback, FallbackBehavior, Observation, ReadFailure, ReadingSet, RecordRing,
+    ScalePolicy, TargetKind, TriggerPolicy, TriggerReading, decide,
 };
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -19,7 +19,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::board::{MetricError, Served, Slot};
 use crate::engine::Clock;
-use crate::ports::{Acted, Journal, Leadership, PortError, Ports, TickOutcome, TickReport, TriggerRead};
+use crate::ports::{
+    Acted, CHANGED, Journal, Leadership, PortError, Ports, TargetState, TickOutcome, TickReport, TriggerRead,
+};
 use crate::reader::{ReadResult, read};
 use crate::spec::{ConnectedTrigger, ObjectSpec};
 
@@ -27,6 +29,8 @@ use crate::spec::{ConnectedTrigger, ObjectSpec};
 const RECORDS: usize = 32;
 /// Over how long first ticks are spread after a start or a take-over.
 const SPREAD: Duration = Duration::from_secs(5);
+/// How often a tick acts on a target that changes under its hands.
+const ATTEMPTS: u32 = 3;
 /// Any single call of a port.
 const PORT_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -51,6 +55,11 @@ impl Memory {
             records: std::sync::Mutex::new(RecordRing::new(RECORDS)),
             replicas: AtomicU32::new(0),
         }
+    }
+
+    /// Forgets what an earlier term of leadership knew.
+    pub(crate) fn forget_activity(&self) {
+        *lock(&self.last_active) = None;
     }
 
     pub(crate) fn records(&self) -> Vec<DecisionRecord> {
@@ -100,7 +109,7 @@ impl Object {
             never = self.ticks() => match never {},
             _ = leading.wait_for(|leads| !leads) => {
                 // Another process goes on from here; what this one remembers is no longer the truth.
-                *lock(&self.memory.last_active) = None;
+                self.memory.forget_activity();
                 self.waits_its_turn.store(true, Ordering::Relaxed);
             }
         }
@@ -199,43 +208,89 @@ impl Object {
 
     async fn polling_tick(&self, late_by: Duration) {
         // The target and all sources are asked at the same time: none of them waits for another.
-        let mut observed = pin!(within_deadline(self.ports.target.observe()));
+        let mut observed = pin!(self.observe(false));
         let mut reads = self.start_reads(self.triggers.iter());
         let mut arrived = Vec::with_capacity(self.triggers.len());
         let mut state = None;
-        let mut replicas = 0;
         let mut woken = false;
         loop {
             tokio::select! {
-                result = &mut observed, if state.is_none() => {
-                    if let Ok(seen) = &result {
-                        replicas = seen.replicas;
-                        self.memory.replicas.store(replicas, Ordering::Relaxed);
-                    }
-                    state = Some(result);
-                }
+                result = &mut observed, if state.is_none() => state = Some(result),
                 Some(reading) = reads.next() => arrived.push(reading),
                 else => break,
             }
             // One active trigger is enough to wake the target: a slower one beside it must not delay that.
-            let incomplete = arrived.len() < self.triggers.len();
-            if incomplete && !woken && matches!(state, Some(Ok(_))) && arrived.iter().any(is_active) {
-                let record = self.decide(replicas, &self.in_order(&arrived));
-                if matches!(record.decision.action, Action::Activate { .. }) {
-                    woken = true;
-                    let acted = self.act(&record).await;
-                    self.journal_decision(late_by, &record, acted.as_ref()).await;
-                    if let Some(Acted {
-                        to, result: Ok(()), ..
-                    }) = acted
-                    {
-                        replicas = to;
-                    }
-                }
+            let early = arrived.len() < self.triggers.len() && arrived.iter().any(is_active) && !woken;
+            if let Some(Ok(seen)) = state.as_mut().filter(|_| early)
+                && matches!(
+                    self.decide(seen.replicas, &self.in_order(&arrived))
+                        .decision
+                        .action,
+                    Action::Activate { .. }
+                )
+            {
+                woken = true;
+                self.decide_and_act(seen, &self.in_order(&arrived), late_by).await;
             }
         }
-        if let Some(Err(error)) = &state {
-            let outcome = TickOutcome::TargetUnknown(error);
+        // A look at the target that failed must not cost a wake: this one goes before all other calls.
+        if !self.awake() && matches!(state, Some(Err(_))) && arrived.iter().any(is_active) {
+            state = Some(self.observe(true).await);
+        }
+        match state {
+            Some(Ok(mut seen)) => {
+                self.decide_and_act(&mut seen, &self.in_order(&arrived), late_by)
+                    .await
+            }
+            Some(Err(error)) => {
+                let outcome = TickOutcome::TargetUnknown(&error);
+                self.journal
+                    .tick(TickReport {
+                        spec: &self.spec,
+                        late_by,
+                        outcome,
+                    })
+                    .await;
+            }
+            // The loop above ends only when the look at the target has come to an end.
+            None => {}
+        }
+    }
+
+    async fn observe(&self, waking: bool) -> Result<TargetState, PortError> {
+        let state = within_deadline(self.ports.target.observe(waking)).await?;
+        self.memory.replicas.store(state.replicas, Ordering::Relaxed);
+        Ok(state)
+    }
+
+    /// Decides, acts and writes it down. Where the target changed since it was seen (a slow trigger may have taken long to
+    /// answer, and the HPA or a person was quicker), it is looked at and decided on again.
+    async fn decide_and_act(&self, seen: &mut TargetState, readings: &ReadingSet, late_by: Duration) {
+        for attempt in 1..=ATTEMPTS {
+            let record = self.decide(seen.replicas, readings);
+            let acted = self.act(&record, seen).await;
+            let changed =
+                matches!(&acted, Some(Acted { result: Err(error), .. }) if error.category == CHANGED);
+            if changed
+                && attempt < ATTEMPTS
+                && let Ok(now) = self.observe(true).await
+            {
+                *seen = now;
+                continue;
+            }
+            if let Some(Acted {
+                to, result: Ok(()), ..
+            }) = acted
+            {
+                *seen = TargetState {
+                    replicas: to,
+                    version: None,
+                };
+            }
+            let outcome = TickOutcome::Decided {
+                record: &record,
+                acted: acted.as_ref(),
+            };
             self.journal
                 .tick(TickReport {
                     spec: &self.spec,
@@ -245,9 +300,6 @@ impl Object {
                 .await;
             return;
         }
-        let record = self.decide(replicas, &self.in_order(&arrived));
-        let acted = self.act(&record).await;
-        self.journal_decision(late_by, &record, acted.as_ref()).await;
     }
 
     /// The readings in the order of the policy; one that has not come yet counts as missing, which never lowers anything.
@@ -289,14 +341,14 @@ impl Object {
     }
 
     /// Carries a decision out, if this process still may.
-    async fn act(&self, record: &DecisionRecord) -> Option<Acted> {
+    async fn act(&self, record: &DecisionRecord, seen: &TargetState) -> Option<Acted> {
         lock(&self.memory.records).push(record.clone());
         let to = record.decision.action.target()?;
         if !self.leadership.is_leader() {
             return None;
         }
         let waking = matches!(record.decision.action, Action::Activate { .. });
-        let result = within_deadline(self.ports.target.set_replicas(to, waking)).await;
+        let result = within_deadline(self.ports.target.set_replicas(to, seen, waking)).await;
         if result.is_ok() {
             self.memory.replicas.store(to, Ordering::Relaxed);
         }
@@ -305,17 +357,6 @@ impl Object {
             to,
             result,
         })
-    }
-
-    async fn journal_decision(&self, late_by: Duration, record: &DecisionRecord, acted: Option<&Acted>) {
-        let outcome = TickOutcome::Decided { record, acted };
-        self.journal
-            .tick(TickReport {
-                spec: &self.spec,
-                late_by,
-                outcome,
-            })
-            .await;
     }
 
     /// The metric as the autoscaler sees it, from memory. With `read_through`, a source whose reading is older than its
@@ -366,29 +407,42 @@ impl Object {
                 .fallback
                 .filter(|fallback| fallback.holds(latest.failures))
             {
-                Some(fallback) => {
-                    let ready = match policy.target.kind {
-                        TargetKind::AverageValue => 0,
-                        TargetKind::Value => within_deadline(self.ports.target.ready_replicas())
-                            .await
-                            .unwrap_or(0),
-                    };
-                    let current = self.memory.replicas.load(Ordering::Relaxed);
-                    fallback
-                        .metric_value(policy.target, current, ready)
-                        .map(|value| Served {
-                            value,
-                            at: (self.now)(),
-                            fallback: true,
-                        })
-                        .ok_or_else(|| MetricError::FallbackImpossible(name()))
-                }
+                Some(fallback) => self.fallen_back(&fallback, policy).await,
                 None => Err(MetricError::Failing {
                     metric: name(),
                     failure,
                 }),
             },
         }
+    }
+
+    /// The value that stands in for a reading that failed. What it is made of is looked up now: the count of the last tick
+    /// is old, and a count that was never seen is no 0.
+    async fn fallen_back(&self, fallback: &Fallback, policy: &TriggerPolicy) -> Result<Served, MetricError> {
+        let failing = |error: PortError| MetricError::Failing {
+            metric: policy.metric_name.clone(),
+            failure: ReadFailure {
+                category: error.category,
+                message: error.message,
+            },
+        };
+        let current = match fallback.behavior {
+            FallbackBehavior::Static => 0,
+            _ => self.observe(false).await.map_err(failing)?.replicas,
+        };
+        let ready = match policy.target.kind {
+            TargetKind::AverageValue => 0,
+            TargetKind::Value => within_deadline(self.ports.target.ready_replicas())
+                .await
+                .map_err(failing)?,
+        };
+        let value = fallback.metric_value(policy.target, current, ready);
+        let value = value.ok_or_else(|| MetricError::FallbackImpossible(policy.metric_name.clone()))?;
+        Ok(Served {
+            value,
+            at: (self.now)(),
+            fallback: true,
+        })
     }
 }
 

@@ -20,19 +20,30 @@ pub struct PortError {
     pub message: String,
 }
 
+/// Category of an error that says: the target is no longer what was seen.
+pub const CHANGED: &str = "conflict";
+
 /// The scale target as it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetState {
     /// Replicas asked for.
     pub replicas: u32,
+    /// The version this was seen in, where the world has versions.
+    pub version: Option<String>,
 }
 
 /// What is scaled.
 pub trait Target: Send + Sync {
-    /// Reads the replica count.
-    fn observe(&self) -> BoxFuture<'_, Result<TargetState, PortError>>;
-    /// Sets it; waking calls go before all others.
-    fn set_replicas(&self, to: u32, waking: bool) -> BoxFuture<'_, Result<(), PortError>>;
+    /// Reads the replica count; calls that wake go before all others.
+    fn observe(&self, waking: bool) -> BoxFuture<'_, Result<TargetState, PortError>>;
+    /// Sets it, if the target is still what was seen: else the error's category is [`CHANGED`], and the caller has to look
+    /// again. Calls that wake go before all others.
+    fn set_replicas<'a>(
+        &'a self,
+        to: u32,
+        seen: &'a TargetState,
+        waking: bool,
+    ) -> BoxFuture<'a, Result<(), PortError>>;
     /// How many of its pods are ready; asked only for the fallback of a `Value` target.
     fn ready_replicas(&self) -> BoxFuture<'_, Result<u32, PortError>>;
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dormouse_api::{GroupVersionKindResource, ScaledObject, labels};
-use dormouse_engine::{Autoscaler, AutoscalerSpec, PortError};
+use dormouse_engine::{Autoscaler, AutoscalerSpec, Leadership, PortError};
 use dormouse_kubernetes::{CallError, Calls, ObjectKey, Priority, Watched};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -12,7 +12,7 @@ use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
 
 use crate::hpa;
-use crate::target::port_error;
+use crate::target::{not_leading, port_error};
 
 /// Makes and removes the HPA of one ScaledObject.
 pub struct HpaAutoscaler {
@@ -20,6 +20,8 @@ pub struct HpaAutoscaler {
     pub client: Client,
     /// Bounded calls.
     pub calls: Calls,
+    /// Who may write.
+    pub leadership: Arc<dyn Leadership>,
     /// All HPAs that are watched.
     pub hpas: Watched<HorizontalPodAutoscaler>,
     /// The object.
@@ -43,6 +45,15 @@ impl HpaAutoscaler {
 
     fn api(&self) -> Api<HorizontalPodAutoscaler> {
         Api::namespaced(self.client.clone(), self.namespace())
+    }
+
+    /// To be asked right before each write: what came before it may have taken long.
+    fn may_write(&self) -> Result<(), PortError> {
+        if self.leadership.is_leader() {
+            Ok(())
+        } else {
+            Err(not_leading())
+        }
     }
 
     fn is_ours(&self, hpa: &HorizontalPodAutoscaler) -> bool {
@@ -84,6 +95,7 @@ impl HpaAutoscaler {
         let live = match seen {
             Some(seen) => Some((*seen).clone()),
             None => {
+                self.may_write()?;
                 let params = PostParams::default();
                 let (api, calls) = (self.api(), &self.calls);
                 let create = api.create(&params, &desired);
@@ -132,6 +144,7 @@ impl HpaAutoscaler {
         if !hpa::differs(&fresh, desired) {
             return Ok(());
         }
+        self.may_write()?;
         let params = PostParams::default();
         let merged = hpa::merged(&fresh, desired);
         let api = self.api();
@@ -158,6 +171,7 @@ impl HpaAutoscaler {
         if !self.is_ours(&live) {
             return Ok(());
         }
+        self.may_write()?;
         let params = DeleteParams {
             preconditions: Some(Preconditions {
                 uid: live.metadata.uid.clone(),

@@ -116,7 +116,10 @@ mod tests {
         assert!(!generations.moved_on(&key, &at("a", 3)));
         assert!(generations.moved_on(&key, &at("a", 4)));
         assert!(!generations.moved_on(&key, &at("a", 4)), "told once");
-        assert!(!generations.moved_on(&key, &at("b", 9)), "another object of that name");
+        assert!(
+            !generations.moved_on(&key, &at("b", 9)),
+            "another object of that name"
+        );
         generations.forget(&key);
         assert!(!generations.moved_on(&key, &at("b", 10)));
     }

@@ -58,6 +58,18 @@ pub fn in_the_way(
     })
 }
 
+/// The younger objects that want what `object` has, and so have to be judged again.
+pub fn outranked<'a>(
+    object: &'a ScaledObject,
+    others: &'a [Arc<ScaledObject>],
+) -> impl Iterator<Item = &'a Arc<ScaledObject>> {
+    let hpa_name = object.spec.hpa_name(&object.name_any());
+    others.iter().filter(move |other| {
+        is_rival(other, object)
+            && (same_target(object, other) || other.spec.hpa_name(&other.name_any()) == hpa_name)
+    })
+}
+
 /// `group/version.Kind`, as status and messages show a target.
 #[must_use]
 pub fn target_type(target: &GroupVersionKindResource) -> String {
@@ -158,6 +170,13 @@ mod tests {
             "the workload 'app' of type 'apps/v1.Deployment' is already managed by the ScaledObject 'old'"
         );
         assert_eq!(check(&object("other", "web", 3), &both, &[]), None);
+        let both: Vec<_> = both.into_iter().map(Arc::new).collect();
+        let names = |object: &ScaledObject| {
+            outranked(object, &both)
+                .map(|other| other.name_any())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!((names(&old), names(&young)), (vec!["young".to_owned()], vec![]));
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub struct Context {
     pub stores: Stores,
     /// How references are resolved.
     pub resolver: ResolverSettings,
+    /// Has another object looked at again: what it is judged by has changed.
+    pub look_again: Box<dyn Fn(dormouse_engine::ObjectKey) + Send + Sync>,
     /// Which generation of each authentication was looked at.
     pub authentications: Generations,
 }

@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use dormouse_api::labels;
 use dormouse_kubernetes::{Calls, Priority};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::Client;
-use kube::runtime::events::{EventType, Recorder, Reporter};
+use k8s_openapi::api::events;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use kube::api::PostParams;
+use kube::{Api, Client};
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
@@ -100,29 +103,91 @@ fn cut(mut text: String, longest: usize) -> String {
 }
 
 async fn write(client: Client, calls: Calls, instance: String, mut waiting: mpsc::Receiver<Event>) {
-    let reporter = Reporter {
-        controller: labels::MANAGED_BY.to_owned(),
-        instance: Some(instance),
-    };
-    let recorder = Recorder::new(client, reporter);
+    let mut number = 0_u32;
     while let Some(event) = waiting.recv().await {
-        let type_ = if event.warning {
-            EventType::Warning
-        } else {
-            EventType::Normal
-        };
-        let written = kube::runtime::events::Event {
-            type_,
-            reason: event.reason.to_owned(),
-            note: Some(event.note),
-            action: event.action,
-            secondary: None,
-        };
-        let publish = recorder.publish(&written, &event.regarding);
-        if let Err(error) = calls.unary(Priority::Normal, "write an Event", publish).await {
+        number = number.wrapping_add(1);
+        let namespace = event
+            .regarding
+            .namespace
+            .clone()
+            .unwrap_or_else(|| "default".to_owned());
+        let written = to_wire(event, &namespace, &instance, number, Timestamp::now());
+        let api: Api<events::v1::Event> = Api::namespaced(client.clone(), &namespace);
+        let params = PostParams::default();
+        let create = api.create(&params, &written);
+        if let Err(error) = calls.unary(Priority::Normal, "write an Event", create).await {
             // Events are a courtesy: while the API server is away they are lost rather than piled up.
-            debug!(%error, reason = event.reason, "an Event could not be written");
+            debug!(%error, reason = written.reason, "an Event could not be written");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+    }
+}
+
+/// Every Event is an object of its own: a series would keep the note of its first.
+fn to_wire(event: Event, namespace: &str, instance: &str, number: u32, now: Timestamp) -> events::v1::Event {
+    let subject: String = event
+        .regarding
+        .name
+        .as_deref()
+        .unwrap_or_default()
+        .chars()
+        .take(200)
+        .collect();
+    events::v1::Event {
+        metadata: ObjectMeta {
+            namespace: Some(namespace.to_owned()),
+            // Unique by time and number; the operator is the only one that writes this name on this object.
+            name: Some(format!("{subject}.{:x}{number:04x}", now.as_nanosecond())),
+            ..Default::default()
+        },
+        event_time: Some(MicroTime(now)),
+        type_: Some(if event.warning { "Warning" } else { "Normal" }.to_owned()),
+        reason: Some(event.reason.to_owned()),
+        action: Some(event.action),
+        note: Some(event.note),
+        regarding: Some(event.regarding),
+        reporting_controller: Some(labels::MANAGED_BY.to_owned()),
+        reporting_instance: Some(
+            if instance.is_empty() {
+                labels::MANAGED_BY
+            } else {
+                instance
+            }
+            .to_owned(),
+        ),
+        ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_events_of_one_reason_are_two_objects_with_their_own_notes() {
+        let event = |note: &str| Event {
+            regarding: ObjectReference {
+                name: Some("orders".into()),
+                ..Default::default()
+            },
+            warning: true,
+            reason: "KEDAScalerFailed",
+            action: "KEDAScalerFailed".into(),
+            note: note.into(),
+        };
+        let now = Timestamp::UNIX_EPOCH;
+        let (a, b) = (
+            to_wire(event("a"), "shop", "pod", 1, now),
+            to_wire(event("b"), "shop", "pod", 2, now),
+        );
+        assert_ne!(a.metadata.name, b.metadata.name);
+        assert_eq!((a.note.as_deref(), b.note.as_deref()), (Some("a"), Some("b")));
+        assert_eq!(a.type_.as_deref(), Some("Warning"));
+    }
+
+    #[test]
+    fn long_notes_are_cut_between_characters() {
+        assert_eq!(cut("äöü".into(), 3), "ä");
+        assert_eq!(cut("short".into(), 99), "short");
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dormouse_api::{ScaledObject, labels};
-use dormouse_engine::{ObjectKey, Target};
+use dormouse_engine::{ObjectKey, Target, TargetState};
 use dormouse_kubernetes::{CallError, Priority};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
@@ -81,9 +81,14 @@ async fn restore_replicas(cx: &Context, key: &ObjectKey, object: &ScaledObject) 
         return;
     };
     let name = &object.spec.scale_target_ref.name;
-    let target = ScaleTarget::new(&cx.client, &cx.calls, &key.namespace, name, &gvkr);
+    let target = ScaleTarget::new(&cx.client, &cx.calls, &cx.leadership, &key.namespace, name, &gvkr);
+    // Whatever the count is by now, it goes back to what it was.
+    let whatever = TargetState {
+        replicas: 0,
+        version: None,
+    };
     if let Err(error) = target
-        .set_replicas(u32::try_from(count).unwrap_or(0), false)
+        .set_replicas(u32::try_from(count).unwrap_or(0), &whatever, false)
         .await
     {
         warn!(object = %key, %error, "original replicas not restored");

@@ -131,7 +131,15 @@ impl OperatorJournal {
             .iter()
             .filter(|(metric, message)| entry.messages.get(*metric) != Some(message));
         let news = news.map(|(_, message)| message.clone()).collect();
-        entry.messages = now;
+        if record
+            .readings
+            .iter()
+            .all(|reading| reading.outcome.is_ok() || reading.failures > 0)
+        {
+            entry.messages = now;
+        } else {
+            entry.messages.extend(now);
+        }
         let (due, wait) = entry.next_refresh.unwrap_or((Instant::now(), REFRESH.0));
         if Instant::now() >= due {
             entry.next_refresh = Some((Instant::now() + wait, (wait * 2).min(REFRESH.1)));

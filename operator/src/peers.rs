@@ -46,6 +46,7 @@ pub struct Leader {
 #[derive(Clone)]
 struct Connected {
     address: SocketAddr,
+    authorities: Arc<[CertificateDer<'static>]>,
     client: reqwest::Client,
 }
 
@@ -110,19 +111,25 @@ impl Leader {
     fn connected(&self, address: &str) -> Option<Connected> {
         let address: SocketAddr = address.parse().ok()?;
         let mut connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
-        let authorities_changed = self.authorities.has_changed().unwrap_or(false);
-        let usable = connected
-            .as_ref()
-            .filter(|known| known.address == address && !authorities_changed);
-        if usable.is_none() {
-            *connected = self.connect(address).map(|client| Connected { address, client });
+        let authorities = self.authorities.borrow().clone();
+        let usable =
+            |known: &&Connected| known.address == address && Arc::ptr_eq(&known.authorities, &authorities);
+        if connected.as_ref().filter(usable).is_none() {
+            *connected = self.connect(address, &authorities).map(|client| Connected {
+                address,
+                authorities,
+                client,
+            });
         }
         connected.clone()
     }
 
-    fn connect(&self, address: SocketAddr) -> Option<reqwest::Client> {
+    fn connect(
+        &self,
+        address: SocketAddr,
+        authorities: &[CertificateDer<'static>],
+    ) -> Option<reqwest::Client> {
         let mut roots = RootCertStore::empty();
-        let authorities = self.authorities.borrow().clone();
         roots.add_parsable_certificates(authorities.iter().cloned());
         let tls = rustls::ClientConfig::builder_with_provider(Arc::new(
             rustls::crypto::aws_lc_rs::default_provider(),

@@ -8,17 +8,16 @@
 //! Nothing here waits for a source: reading triggers is the engine's. On a process that does not lead, scalers are connected
 //! and nothing is written.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dormouse_api::{GroupVersionKindResource, ScaledObject, ScaledObjectStatus, conditions, labels};
-use dormouse_core::ScalePolicy;
+use dormouse_core::Pause;
 use dormouse_engine::{Applied, ApplyError, ObjectKey, ObjectSpec, Ports, TriggerSpec};
 use dormouse_kubernetes::discovery::DiscoveryFailure;
 use dormouse_kubernetes::{CallError, Priority};
 use dormouse_translate::parameters::ResolveError;
 use dormouse_translate::triggers::{distinct_authentications, distinct_types};
-use dormouse_translate::{Refusal, Resolver, policy, triggers};
+use dormouse_translate::{Refusal, Resolver, annotations, policy, triggers};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt};
@@ -26,7 +25,7 @@ use serde_json::json;
 use tracing::{info, warn};
 
 use crate::autoscaler::HpaAutoscaler;
-use crate::conflicts::{in_the_way, target_type};
+use crate::conflicts::{in_the_way, outranked, target_type};
 use crate::context::{Context, VERSION, watch_key};
 use crate::objects::ClusterObjects;
 use crate::target::{ScaleTarget, replicas};
@@ -71,7 +70,7 @@ struct Found {
     original_replicas: Option<u32>,
     missing: Vec<String>,
     applied: Option<Applied>,
-    policy: Option<ScalePolicy>,
+    stopped: bool,
 }
 
 /// Brings one object in order.
@@ -118,7 +117,7 @@ pub async fn reconcile(cx: &Arc<Context>, key: &ObjectKey, resumed: bool) -> Res
     let mut found = Found::default();
     let checked = check(cx, key, &object, resumed, leads, &mut found).await;
     if leads {
-        report(cx, key, &object, &found, checked.as_ref().err()).await;
+        report(cx, key, &object, &found, checked.as_ref().err()).await?;
     }
     checked
 }
@@ -173,9 +172,15 @@ async fn check(
     leads: bool,
     found: &mut Found,
 ) -> Result<(), CheckFailure> {
+    // A brake must work on an object that is wrong, too: pausing comes before all checks but that of the target.
+    let pause = annotations::pause(object.annotations())
+        .map_err(|refusal| CheckFailure::new("ScaledObject doesn't have a correct specification", refusal))?;
+    if let Pause::Full { replicas } = pause {
+        let gvkr = resolve_target(cx, key, object).await?;
+        return hold_paused(cx, key, object, &gvkr, replicas, found).await;
+    }
     let policy = policy(object)
         .map_err(|refusal| CheckFailure::new("ScaledObject doesn't have a correct specification", refusal))?;
-    found.policy = Some(policy.clone());
     let plans = triggers(object).map_err(|refusal| {
         CheckFailure::new(
             "ScaledObject doesn't have correct triggers specification",
@@ -184,10 +189,12 @@ async fn check(
     })?;
     let gvkr = resolve_target(cx, key, object).await?;
     found.target = Some(gvkr.clone());
+    let ports = ports(cx, key, object, &gvkr);
     let others = cx.stores.scaled_objects.list();
     if let Some(conflict) = in_the_way(object, &gvkr, &others, &cx.stores.hpas.list()) {
         // Two owners of one target would fight over it for ever.
-        if let Err(error) = cx.engine.suspend(key).await {
+        cx.engine.stop(key).await;
+        if leads && let Err(error) = ports.autoscaler.remove().await {
             warn!(object = %key, %error, "the HPA of an object that may not scale is still there");
         }
         return Err(CheckFailure {
@@ -196,13 +203,10 @@ async fn check(
             transient: false,
         });
     }
-    let target = ScaleTarget::new(
-        &cx.client,
-        &cx.calls,
-        &key.namespace,
-        &object.spec.scale_target_ref.name,
-        &gvkr,
-    );
+    for other in outranked(object, &others).filter(|_| leads) {
+        (cx.look_again)(ObjectKey::new(&key.namespace, other.name_any()));
+    }
+    let target = scale_target(cx, key, object, &gvkr);
     if leads {
         found.original_replicas = Some(check_scale(cx, key, object, &target).await?);
     }
@@ -247,20 +251,57 @@ async fn check(
         was_active: status::holds(&status, conditions::ACTIVE),
         resumed,
     };
+    found.applied = Some(cx.engine.apply(spec, ports).await.map_err(apply_failure)?);
+    Ok(())
+}
+
+fn scale_target(
+    cx: &Context,
+    key: &ObjectKey,
+    object: &ScaledObject,
+    gvkr: &GroupVersionKindResource,
+) -> ScaleTarget {
+    let name = &object.spec.scale_target_ref.name;
+    ScaleTarget::new(&cx.client, &cx.calls, &cx.leadership, &key.namespace, name, gvkr)
+}
+
+fn ports(
+    cx: &Context,
+    key: &ObjectKey,
+    object: &Arc<ScaledObject>,
+    gvkr: &GroupVersionKindResource,
+) -> Ports {
     let autoscaler = HpaAutoscaler {
         client: cx.client.clone(),
         calls: cx.calls.clone(),
+        leadership: cx.leadership.clone(),
         hpas: cx.stores.hpas.clone(),
         object: object.clone(),
-        target: gvkr,
-        known_name: status.hpa_name.clone(),
+        target: gvkr.clone(),
+        known_name: object.status.as_ref().and_then(|status| status.hpa_name.clone()),
         version: VERSION,
     };
-    let ports = Ports {
-        target: Arc::new(target),
+    Ports {
+        target: Arc::new(scale_target(cx, key, object, gvkr)),
         autoscaler: Arc::new(autoscaler),
-    };
-    found.applied = Some(cx.engine.apply(spec, ports).await.map_err(apply_failure)?);
+    }
+}
+
+/// Stops everything about an object, whatever else may be wrong with it.
+async fn hold_paused(
+    cx: &Context,
+    key: &ObjectKey,
+    object: &Arc<ScaledObject>,
+    gvkr: &GroupVersionKindResource,
+    replicas: Option<u32>,
+    found: &mut Found,
+) -> Result<(), CheckFailure> {
+    let ports = ports(cx, key, object, gvkr);
+    found.stopped = cx
+        .engine
+        .pause(key, replicas, &ports)
+        .await
+        .map_err(apply_failure)?;
     Ok(())
 }
 
@@ -311,7 +352,7 @@ async fn check_scale(
     target: &ScaleTarget,
 ) -> Result<u32, CheckFailure> {
     let prefix = "ScaledObject doesn't have correct scaleTargetRef specification";
-    let error = match target.scale().await {
+    let error = match target.scale(Priority::Normal).await {
         Ok(scale) => return Ok(replicas(&scale)),
         Err(error) => error,
     };
@@ -373,11 +414,9 @@ async fn report(
     object: &ScaledObject,
     found: &Found,
     failure: Option<&CheckFailure>,
-) {
+) -> Result<(), CheckFailure> {
     let hpa = object.spec.hpa_name(&object.name_any());
-    let none = BTreeMap::new();
-    let annotations = object.metadata.annotations.as_ref().unwrap_or(&none);
-    let pause = dormouse_translate::annotations::pause(annotations).unwrap_or_default();
+    let pause = annotations::pause(object.annotations()).unwrap_or_default();
     cx.metrics.checked(key, pause.is_paused());
     if failure.is_some() {
         cx.metrics.object_error(key);
@@ -385,7 +424,7 @@ async fn report(
     // An API server that did not answer says nothing about the object: what its status says stays.
     if failure.is_some_and(|failure| failure.transient) {
         warn!(object = %key, error = %failure.map(ToString::to_string).unwrap_or_default(), "check failed, trying again");
-        return;
+        return Ok(());
     }
     let changed = cx.status.update(key, |status| {
         status.triggers_types = Some(distinct_types(object));
@@ -416,11 +455,19 @@ async fn report(
             Some(failure) => status::set_check_failed(status, &failure.message),
         }
     });
-    let Some(changed) = changed.await else { return };
-    if let Some(error) = &changed.failed {
-        warn!(object = %key, %error, "status not written");
-    }
+    let Some(changed) = changed.await else {
+        return Ok(());
+    };
     emit(cx, key, object, found, failure, &changed.before, &changed.after);
+    match changed.failed {
+        None => Ok(()),
+        // What is not written stays wanted, and nothing else may come by to write it.
+        Some(error) => Err(CheckFailure {
+            message: error.to_string(),
+            scaler: None,
+            transient: true,
+        }),
+    }
 }
 
 fn emit(
@@ -468,10 +515,10 @@ fn emit(
                 note,
             );
         }
-        if applied.stopped {
-            cx.events
-                .send(&about, false, "KEDAScalersStopped", "Stopped scalers watch");
-        }
+    }
+    if found.stopped {
+        cx.events
+            .send(&about, false, "KEDAScalersStopped", "Stopped scalers watch");
     }
     match (
         status::holds(before, conditions::PAUSED),

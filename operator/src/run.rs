@@ -230,9 +230,9 @@ fn assemble(
     let (events, write_events) = Events::new(client.clone(), calls.clone(), args.pod_name.clone());
     supervisor.spawn("events", until(stopping.clone(), write_events));
     let operator_metrics = Arc::new(OperatorMetrics::register(metrics, VERSION));
-    let status = StatusBook::new(client.clone(), calls.clone());
-    let refresh = queues.objects.clone();
     let leadership: Arc<dyn Leadership> = Arc::new(fence.clone());
+    let status = StatusBook::new(client.clone(), calls.clone(), leadership.clone());
+    let (refresh, look_again) = (queues.objects.clone(), queues.objects.clone());
     let journal = Arc::new(OperatorJournal {
         metrics: operator_metrics.clone(),
         status: status.clone(),
@@ -267,6 +267,7 @@ fn assemble(
         events,
         metrics: operator_metrics,
         stores,
+        look_again: Box::new(move |key| look_again.add(key)),
         resolver: ResolverSettings {
             cluster_object_namespace: args
                 .cluster_object_namespace
@@ -311,21 +312,37 @@ fn watch_all(
             }
         })
         .on_undecodable(move |object| drop(unreadable.try_send(object.clone())));
-    let (seen, work) = (Seen::default(), queues.clone());
+    let (scaled_objects, task) = scaled_objects.start();
+    supervisor.spawn("watch of ScaledObjects", until(supervisor.token(), task));
+    let (seen, work, objects) = (Seen::default(), queues.clone(), scaled_objects.clone());
     let hpas = Watch::<HorizontalPodAutoscaler>::within(client, scope).on_change(move |key, change| {
         if let Change::Deleted(_) = change {
             seen.forget(key);
         } else if !seen.is_news(key, changes::of_hpa(change.object())) {
             return;
         }
-        let owners = change.object().metadata.owner_references.iter().flatten();
-        for owner in owners.filter(|owner| owner.kind == "ScaledObject" && owner.controller == Some(true)) {
-            work.objects
+        let hpa = change.object();
+        let owners = hpa.metadata.owner_references.iter().flatten();
+        let mut owners =
+            owners.filter(|owner| owner.kind == "ScaledObject" && owner.controller == Some(true));
+        if let Some(owner) = owners.next() {
+            return work
+                .objects
                 .add(ObjectKey::new(&*key.namespace, owner.name.as_str()));
         }
+        // An HPA of someone else's: the objects on its target have to be judged again.
+        let Some(target) = hpa.spec.as_ref().map(|spec| &spec.scale_target_ref.name) else {
+            return;
+        };
+        for object in objects.list() {
+            if object.metadata.namespace.as_deref() == Some(&*key.namespace)
+                && object.spec.scale_target_ref.name == *target
+            {
+                work.objects
+                    .add(engine_key(&dormouse_kubernetes::ObjectKey::of(&*object)));
+            }
+        }
     });
-    let (scaled_objects, task) = scaled_objects.start();
-    supervisor.spawn("watch of ScaledObjects", until(supervisor.token(), task));
     let (hpas, task) = hpas.start();
     supervisor.spawn("watch of HPAs", until(supervisor.token(), task));
     let labels = &args.watch_label_selector_for_triggerauth;

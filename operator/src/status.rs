@@ -150,7 +150,34 @@ pub fn set_decided(status: &mut ScaledObjectStatus, record: &DecisionRecord, fal
         }
         set(status, active(decision));
     }
-    let fallen_back = if decision.fallen_back.is_empty() {
+    if complete {
+        set(status, fallback_condition(decision));
+    }
+    let is_active = decision.activity.is_active();
+    // While the last check failed, the Active condition says nothing, and so is no edge.
+    let edge = is_active != was_active && !check_failed(status);
+    if edge || (is_active && status.last_active_time.is_none()) {
+        status.last_active_time = decision.last_active.map(|at| Time(up_to_second(at)));
+    }
+    if complete {
+        status.triggers_activity = status
+            .external_metric_names
+            .iter()
+            .map(|name| {
+                (
+                    name.clone(),
+                    TriggerActivity {
+                        is_active: decision.active_metrics.contains(name),
+                    },
+                )
+            })
+            .collect();
+        set_health(&mut status.health, &record.readings, fallback);
+    }
+}
+
+fn fallback_condition(decision: &Decision) -> Condition {
+    if decision.fallen_back.is_empty() {
         no_fallback()
     } else {
         Condition::new(
@@ -159,26 +186,6 @@ pub fn set_decided(status: &mut ScaledObjectStatus, record: &DecisionRecord, fal
             reason::FALLBACK_EXISTS,
             "At least one trigger is falling back on this scaled object",
         )
-    };
-    set(status, fallen_back);
-    let is_active = decision.activity.is_active();
-    if is_active != was_active || (is_active && status.last_active_time.is_none()) {
-        status.last_active_time = decision.last_active.map(|at| Time(up_to_second(at)));
-    }
-    status.triggers_activity = status
-        .external_metric_names
-        .iter()
-        .map(|name| {
-            (
-                name.clone(),
-                TriggerActivity {
-                    is_active: decision.active_metrics.contains(name),
-                },
-            )
-        })
-        .collect();
-    if complete {
-        set_health(&mut status.health, &record.readings, fallback);
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dormouse_api::{ScaledObject, ScaledObjectStatus};
-use dormouse_engine::ObjectKey;
+use dormouse_engine::{Leadership, ObjectKey};
 use dormouse_kubernetes::{CallError, Calls, Priority};
 use kube::api::{Patch, PatchParams};
 use kube::core::{ApiResource, DynamicObject};
@@ -18,6 +18,7 @@ use crate::status::merge_patch;
 pub struct StatusBook {
     client: Client,
     calls: Calls,
+    leadership: Arc<dyn Leadership>,
     pages: Arc<Mutex<HashMap<ObjectKey, Arc<tokio::sync::Mutex<Page>>>>>,
 }
 
@@ -41,10 +42,11 @@ pub struct Changed {
 impl StatusBook {
     /// An empty book.
     #[must_use]
-    pub fn new(client: Client, calls: Calls) -> Self {
+    pub fn new(client: Client, calls: Calls, leadership: Arc<dyn Leadership>) -> Self {
         Self {
             client,
             calls,
+            leadership,
             pages: Arc::default(),
         }
     }
@@ -121,6 +123,13 @@ impl StatusBook {
     }
 
     async fn write(&self, key: &ObjectKey, patch: Value) -> Result<(), CallError> {
+        const CALL: &str = "write the status of a ScaledObject";
+        if !self.leadership.is_leader() {
+            return Err(CallError::Other {
+                call: CALL,
+                message: "this replica does not lead".to_owned(),
+            });
+        }
         // The answer is not decoded into a ScaledObject: one that no type can decode has a status too.
         let resource = ApiResource::erase::<ScaledObject>(&());
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &key.namespace, &resource);
@@ -129,7 +138,7 @@ impl StatusBook {
         self.calls
             .unary(
                 Priority::Normal,
-                "write the status of a ScaledObject",
+                CALL,
                 api.patch_status(&key.name, &params, &patch),
             )
             .await

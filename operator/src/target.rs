@@ -1,7 +1,10 @@
 //! The scale target, through its /scale subresource: Deployments, StatefulSets, and any custom resource that has one.
 
+use std::sync::Arc;
+
 use dormouse_api::GroupVersionKindResource;
-use dormouse_engine::{PortError, Target, TargetState};
+use dormouse_engine::ports::CHANGED;
+use dormouse_engine::{Leadership, PortError, Target, TargetState};
 use dormouse_kubernetes::{CallError, Calls, Priority};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -21,6 +24,7 @@ pub struct ScaleTarget {
     api: Api<DynamicObject>,
     pods: Api<Pod>,
     calls: Calls,
+    leadership: Arc<dyn Leadership>,
     name: String,
 }
 
@@ -30,6 +34,7 @@ impl ScaleTarget {
     pub fn new(
         client: &Client,
         calls: &Calls,
+        leadership: &Arc<dyn Leadership>,
         namespace: &str,
         name: &str,
         gvkr: &GroupVersionKindResource,
@@ -40,6 +45,7 @@ impl ScaleTarget {
             api: Api::namespaced_with(client.clone(), namespace, &resource),
             pods: Api::namespaced(client.clone(), namespace),
             calls: calls.clone(),
+            leadership: leadership.clone(),
             name: name.to_owned(),
         }
     }
@@ -48,10 +54,10 @@ impl ScaleTarget {
     ///
     /// # Errors
     /// The call failed.
-    pub async fn scale(&self) -> Result<Scale, CallError> {
+    pub async fn scale(&self, priority: Priority) -> Result<Scale, CallError> {
         self.calls
             .unary(
-                Priority::Normal,
+                priority,
                 "read the scale of a target",
                 self.api.get_scale(&self.name),
             )
@@ -90,7 +96,7 @@ pub fn replicas(scale: &Scale) -> u32 {
 
 impl ScaleTarget {
     async fn count_ready(&self) -> Result<u32, CallError> {
-        let scale = self.scale().await?;
+        let scale = self.scale(Priority::Normal).await?;
         let Some(selector) = scale.status.and_then(|status| status.selector) else {
             return Ok(0);
         };
@@ -128,32 +134,66 @@ pub fn port_error(error: &CallError) -> PortError {
 }
 
 impl Target for ScaleTarget {
-    fn observe(&self) -> BoxFuture<'_, Result<TargetState, PortError>> {
-        async {
-            let scale = self.scale().await.map_err(|error| port_error(&error))?;
+    fn observe(&self, waking: bool) -> BoxFuture<'_, Result<TargetState, PortError>> {
+        async move {
+            let scale = self
+                .scale(priority(waking))
+                .await
+                .map_err(|error| port_error(&error))?;
+            let version = scale.metadata.resource_version.clone();
             Ok(TargetState {
                 replicas: replicas(&scale),
+                version,
             })
         }
         .boxed()
     }
 
-    fn set_replicas(&self, to: u32, waking: bool) -> BoxFuture<'_, Result<(), PortError>> {
+    fn set_replicas<'a>(
+        &'a self,
+        to: u32,
+        seen: &'a TargetState,
+        waking: bool,
+    ) -> BoxFuture<'a, Result<(), PortError>> {
         async move {
-            let patch = Patch::Merge(json!({"spec": {"replicas": to}}));
-            let params = PatchParams::default();
-            let priority = if waking { Priority::Wake } else { Priority::Normal };
+            if !self.leadership.is_leader() {
+                return Err(not_leading());
+            }
+            let mut patch = json!({"spec": {"replicas": to}});
+            if let Some(version) = &seen.version {
+                patch["metadata"] = json!({"resourceVersion": version});
+            }
+            let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
             let patch = self.api.patch_scale(&self.name, &params, &patch);
             let patched = self
                 .calls
-                .unary(priority, "set the scale of a target", patch)
+                .unary(priority(waking), "set the scale of a target", patch)
                 .await;
-            patched.map(drop).map_err(|error| port_error(&error))
+            patched.map(drop).map_err(|error| match error {
+                CallError::Conflict { .. } => PortError {
+                    category: CHANGED,
+                    message: error.to_string(),
+                },
+                error => port_error(&error),
+            })
         }
         .boxed()
     }
 
     fn ready_replicas(&self) -> BoxFuture<'_, Result<u32, PortError>> {
         async { self.count_ready().await.map_err(|error| port_error(&error)) }.boxed()
+    }
+}
+
+fn priority(waking: bool) -> Priority {
+    if waking { Priority::Wake } else { Priority::Normal }
+}
+
+/// What a write is answered with on a replica that may not write.
+#[must_use]
+pub fn not_leading() -> PortError {
+    PortError {
+        category: "not-leader",
+        message: "this replica does not lead, and so writes nothing".to_owned(),
     }
 }

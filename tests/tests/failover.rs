@@ -73,7 +73,7 @@ async fn scenario(cluster: &Cluster, pair: &Installation) -> Result<()> {
         Ok(now)
     })
     .await?;
-    println!(
+    eprintln!(
         "{next} leads {:?} after the kill of {killed}",
         killed_at.elapsed()
     );
@@ -94,7 +94,7 @@ async fn scenario(cluster: &Cluster, pair: &Installation) -> Result<()> {
         late.is_empty(),
         "metric reads failed later than {BLIND:?} after the kill: {late:?}"
     );
-    println!(
+    eprintln!(
         "{} metric reads failed of {}",
         reads.failed().len(),
         reads.count()
@@ -143,7 +143,7 @@ async fn scenario(cluster: &Cluster, pair: &Installation) -> Result<()> {
         },
     )
     .await?;
-    println!(
+    eprintln!(
         "another replica leads {:?} after {stopped} was told to stop",
         stopped_at.elapsed()
     );
@@ -303,7 +303,7 @@ impl MetricReads {
                     Err(_) => Some("no answer within 10 s".to_owned()),
                 };
                 if let Some(failure) = failure {
-                    println!("metric read failed: {failure}");
+                    eprintln!("metric read failed: {failure}");
                     noted
                         .lock()
                         .unwrap_or_else(PoisonError::into_inner)

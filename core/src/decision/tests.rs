@@ -198,7 +198,7 @@ fn the_table() {
             fallback(6),
             stay,
             Reason::ReadingMissing,
-            TriggerHealth::Unknown,
+            TriggerHealth::Good,
         ),
         (
             "inactive 1: fallback reached counts as active",

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dormouse_core::{Pause, ReplicaRange, ScalePolicy, TargetKind};
+use dormouse_engine::ports::CHANGED;
 use dormouse_engine::{
     Autoscaler, AutoscalerSpec, Engine, Journal, Leadership, MetricError, ObjectKey, ObjectSpec, PortError,
     Ports, Settings, Target, TargetState, TickOutcome, TickReport, TriggerRead, TriggerSpec,
@@ -96,6 +97,7 @@ impl Trigger for Scripted {
 #[derive(Default)]
 pub(crate) struct World {
     pub(crate) replicas: AtomicU32,
+    pub(crate) version: AtomicU32,
     pub(crate) unreachable: AtomicBool,
     pub(crate) hangs: AtomicBool,
     /// (seconds since the start, replicas) of each change.
@@ -124,7 +126,7 @@ impl World {
 pub(crate) struct Port(pub(crate) Arc<World>);
 
 impl Target for Port {
-    fn observe(&self) -> BoxFuture<'_, Result<TargetState, PortError>> {
+    fn observe(&self, _waking: bool) -> BoxFuture<'_, Result<TargetState, PortError>> {
         async {
             if self.0.hangs.load(Ordering::SeqCst) {
                 std::future::pending::<()>().await;
@@ -137,14 +139,28 @@ impl Target for Port {
             }
             Ok(TargetState {
                 replicas: self.0.replicas.load(Ordering::SeqCst),
+                version: Some(self.0.version.load(Ordering::SeqCst).to_string()),
             })
         }
         .boxed()
     }
 
-    fn set_replicas(&self, to: u32, _waking: bool) -> BoxFuture<'_, Result<(), PortError>> {
+    fn set_replicas<'a>(
+        &'a self,
+        to: u32,
+        seen: &'a TargetState,
+        _waking: bool,
+    ) -> BoxFuture<'a, Result<(), PortError>> {
         async move {
+            let version = self.0.version.load(Ordering::SeqCst).to_string();
+            if seen.version.as_ref().is_some_and(|seen| *seen != version) {
+                return Err(PortError {
+                    category: CHANGED,
+                    message: "it changed".into(),
+                });
+            }
             self.0.replicas.store(to, Ordering::SeqCst);
+            self.0.version.fetch_add(1, Ordering::SeqCst);
             let at = self.0.elapsed();
             self.0.changes.lock().unwrap().push((at, to));
             Ok(())

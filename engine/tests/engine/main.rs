@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bench::{Bench, Source, key, spec};
-use dormouse_core::{Fallback, FallbackBehavior, Pause};
+use dormouse_core::{Fallback, FallbackBehavior};
 use dormouse_engine::{ApplyError, MetricError, ObjectKey};
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep, timeout};
@@ -271,9 +271,11 @@ async fn a_full_pause_removes_the_autoscaler_and_holds_the_replicas_whatever_the
     let bench = Bench::new(&[("a", Source::Says(9.0))]);
     bench.apply(spec(&["a"], 5, 0)).await;
     sleep(Duration::from_secs(1)).await;
-    let mut paused = spec(&["a"], 5, 0);
-    paused.policy.pause = Pause::Full { replicas: Some(12) };
-    bench.apply(paused).await;
+    bench
+        .engine
+        .pause(&key(), Some(12), &bench.ports())
+        .await
+        .unwrap();
     assert_eq!(bench.world.removed.load(Ordering::SeqCst), 1);
     assert_eq!(bench.world.replicas.load(Ordering::SeqCst), 12);
     let reads = bench.scripts["a"].reads();
@@ -332,6 +334,65 @@ async fn fallback_serves_its_value_only_above_the_threshold() {
     bench.scripts["a"].set(Source::Says(2.0));
     sleep(Duration::from_secs(5)).await;
     assert_eq!(bench.metric("s0-a").await, Ok(2.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_someone_else_changed_meanwhile_is_looked_at_again() {
+    let bench = Bench::new(&[("a", Source::SaysAfter(1.0, Duration::from_secs(2)))]);
+    bench.apply(spec(&["a"], 30, 60)).await;
+    sleep(Duration::from_secs(1)).await;
+    // Seen at 0 at the start of the tick; then a person scales it to 5, while the trigger still thinks.
+    bench.world.replicas.store(5, Ordering::SeqCst);
+    bench.world.version.fetch_add(1, Ordering::SeqCst);
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(
+        bench.world.changes(),
+        [],
+        "an activation to 1 would have taken 4 replicas away"
+    );
+    assert_eq!(*bench.world.ticks.lock().unwrap(), ["held-by-autoscaler"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_earlier_terms_memory_does_not_cut_a_cooldown_short() {
+    let bench = Bench::new(&[("a", Source::Says(1.0))]);
+    bench.apply(spec(&["a"], 5, 60)).await;
+    sleep(Duration::from_secs(1)).await;
+    bench.engine.stop(&key()).await;
+    bench.lease.0.send_replace(false);
+    sleep(Duration::from_secs(600)).await;
+    bench.scripts["a"].set(Source::Says(0.0));
+    bench.lease.0.send_replace(true);
+    let mut known = spec(&["a"], 5, 60);
+    (known.resumed, known.was_active) = (true, true);
+    bench.apply(known).await;
+    sleep(Duration::from_secs(55)).await;
+    assert_eq!(
+        bench.world.changes(),
+        [(0.0, 1)],
+        "the status said Active at the take-over"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fallback_on_the_current_replicas_uses_those_of_now() {
+    let bench = Bench::new(&[("a", Source::Fails)]);
+    bench.world.replicas.store(2, Ordering::SeqCst);
+    let mut falling = spec(&["a"], 300, 60);
+    falling.policy.fallback = Some(Fallback {
+        failure_threshold: 0,
+        replicas: 1,
+        behavior: FallbackBehavior::CurrentReplicasIfHigher,
+    });
+    bench.apply(falling).await;
+    sleep(Duration::from_secs(20)).await;
+    bench.world.replicas.store(8, Ordering::SeqCst);
+    assert_eq!(bench.metric("s0-a").await, Ok(40.0), "8 replicas x target 5");
+    bench.world.unreachable.store(true, Ordering::SeqCst);
+    assert!(
+        matches!(bench.metric("s0-a").await, Err(MetricError::Failing { .. })),
+        "and no guess"
+    );
 }
 
 #[tokio::test(start_paused = true)]

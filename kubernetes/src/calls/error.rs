@@ -127,7 +127,7 @@ impl CallError {
             (404, _) => Self::NotFound { call, message },
             (409, "AlreadyExists") => Self::AlreadyExists { call, message },
             (409 | 412, _) => Self::Conflict { call, message },
-            (401 | 403, _) => Self::Forbidden { call, message },
+            (403, _) => Self::Forbidden { call, message },
             (429, _) => {
                 let seconds = status
                     .details

@@ -22,7 +22,7 @@ fn failures_are_told_apart() {
         (409, "Conflict", "conflict"),
         (409, "AlreadyExists", "already_exists"),
         (403, "Forbidden", "forbidden"),
-        (401, "Unauthorized", "forbidden"),
+        (401, "Unauthorized", "other"),
         (429, "TooManyRequests", "throttled"),
         (504, "Timeout", "timeout"),
         (500, "ServerTimeout", "timeout"),

@@ -47,6 +47,9 @@ pub(crate) async fn a_custom_resource(stage: &Stage) -> Result<()> {
     let size = Timeline::of(api.clone(), "fleet", |fleet: &DynamicObject| {
         fleet.data["spec"]["size"].as_i64()
     });
+    // Only a watch that has begun shows the first step.
+    size.reaches("the fleet is seen at rest", SOON, |size| *size == Some(0))
+        .await?;
 
     let play = Play::on(stage, Scaled::watch_target(stage, "fleet", api, "fleet"), 3).await?;
     play.begin(|spec| {

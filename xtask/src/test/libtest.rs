@@ -15,6 +15,8 @@ pub(crate) struct Outcome {
     pub(crate) passed: usize,
     pub(crate) failed: usize,
     pub(crate) ignored: usize,
+    /// Whether the program said how many tests it has; one with a harness of its own may not.
+    pub(crate) counted: bool,
     pub(crate) took: Duration,
     /// Why the program counts as failed, whatever it said of its tests.
     pub(crate) trouble: Option<String>,
@@ -67,6 +69,7 @@ fn pass_on(output: impl Read, mut sink: impl Write) -> Outcome {
             .and_then(|()| sink.write_all(b"\n"))
             .and_then(|()| sink.flush());
         if let Some([passed, failed, ignored]) = verdict(&String::from_utf8_lossy(&line)) {
+            outcome.counted = true;
             outcome.passed += passed;
             outcome.failed += failed;
             outcome.ignored += ignored;
@@ -103,7 +106,8 @@ mod tests {
         let one = "echo 'test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out; finished in 0.01s'";
         let outcome = shell(&format!("{one}; echo noise; {one}"));
         assert_eq!((outcome.passed, outcome.failed, outcome.ignored), (10, 0, 2));
-        assert!(outcome.is_success());
+        assert!(outcome.is_success() && outcome.counted);
+        assert!(!shell("echo done").counted);
     }
 
     #[test]

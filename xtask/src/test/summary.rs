@@ -51,8 +51,17 @@ impl fmt::Display for Summary {
             };
             passed += outcome.passed;
             failed += outcome.failed;
-            let empty = outcome.passed + outcome.failed == 0;
-            if empty && outcome.is_success() {
+            if !outcome.counted && outcome.is_success() {
+                writeln!(
+                    out,
+                    "{name:<width$}  {:>6}  {:>6}  {:>12}",
+                    "ok",
+                    "",
+                    seconds(outcome.took)
+                )?;
+                continue;
+            }
+            if outcome.passed + outcome.failed == 0 && outcome.is_success() {
                 continue;
             }
             let time = seconds(outcome.took);
@@ -84,16 +93,31 @@ impl fmt::Display for Summary {
 mod tests {
     use super::*;
 
+    fn passed(passed: usize) -> Outcome {
+        Outcome {
+            passed,
+            counted: true,
+            ..Outcome::default()
+        }
+    }
+
+    #[test]
+    fn a_program_without_tests_is_not_listed_and_one_that_does_not_count_is() {
+        let mut summary = Summary::default();
+        summary.add("empty", passed(0));
+        summary.add("own-harness", Outcome::default());
+        let table = summary.to_string();
+        assert!(summary.is_clean());
+        assert!(
+            !table.contains("empty") && table.contains("own-harness      ok"),
+            "{table}"
+        );
+    }
+
     #[test]
     fn what_failed_and_what_was_left_out_is_in_the_table() {
         let mut summary = Summary::default();
-        summary.add(
-            "core",
-            Outcome {
-                passed: 3,
-                ..Outcome::default()
-            },
-        );
+        summary.add("core", passed(3));
         assert!(summary.is_clean() && summary.to_string().contains("all passed"));
         summary.leave_out("sqs_worker");
         summary.add(
