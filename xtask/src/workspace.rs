@@ -43,7 +43,7 @@ impl Workspace {
         self.root.join(relative)
     }
 
-    /// Lets every later cargo call build into this directory.
+    /// Lets every later cargo call build into this directory, which other clones use as well.
     pub(crate) fn build_into(&mut self, target: PathBuf) {
         self.target = Some(target);
     }
@@ -58,7 +58,11 @@ impl Workspace {
             cargo.env_remove(name);
         }
         if let Some(target) = &self.target {
-            cargo.env("CARGO_TARGET_DIR", target);
+            // What incremental compilation saved is of no use to the next clone, and a run that was killed can leave it
+            // in a state that no longer links.
+            cargo
+                .env("CARGO_TARGET_DIR", target)
+                .env("CARGO_INCREMENTAL", "0");
         }
         cargo
     }
