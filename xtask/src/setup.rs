@@ -38,6 +38,7 @@ pub(crate) fn cluster_parts(workspace: &Workspace, cache: &Cache) -> Result<Part
     let tools = python::kubectl_and_helm(workspace, cache)?;
     let pause = images::pause(workspace, cache)?;
     let coredns = images::coredns(workspace, cache)?;
+    let metrics_server = images::metrics_server(workspace, cache)?;
     Ok(Parts {
         control_plane,
         kubectl: tools.join("kubectl"),
@@ -45,6 +46,10 @@ pub(crate) fn cluster_parts(workspace: &Workspace, cache: &Cache) -> Result<Part
         images: vec![
             (images::PAUSE.to_owned(), pause.join("image.tar")),
             (images::COREDNS.to_owned(), coredns.join("image.tar")),
+            (
+                images::METRICS_SERVER.to_owned(),
+                metrics_server.join("image.tar"),
+            ),
         ],
     })
 }

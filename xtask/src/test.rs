@@ -188,13 +188,16 @@ impl<'a> Stand<'a> {
         workspace: &Workspace,
         cache: &Cache,
         cluster: &'a Cluster,
-        with_moto: bool,
+        with_sources: bool,
     ) -> Result<Self> {
         let reservation = cluster.reserve()?;
         setup::debian::ensure(setup::debian::CLUSTER)?;
+        if with_sources {
+            setup::debian::ensure(setup::debian::SOURCES)?;
+        }
         // Downloads wait for the network while the compilers wait for the processors.
         let (parts, moto, fetched) = thread::scope(|scope| {
-            let moto = scope.spawn(|| with_moto.then(|| setup::moto(workspace, cache)).transpose());
+            let moto = scope.spawn(|| with_sources.then(|| setup::moto(workspace, cache)).transpose());
             let fetch = scope.spawn(|| {
                 let mut cargo = workspace.cargo("fetch");
                 process::run(cargo.args(["--locked", "--quiet"]), LONG)

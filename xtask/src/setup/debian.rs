@@ -35,6 +35,9 @@ pub(crate) const CLUSTER: &[Package] = &[
     ),
 ];
 
+/// The servers that triggers read in tests; moto, the SQS server, is no Debian package.
+pub(crate) const SOURCES: &[Package] = &[("prometheus", &["/usr/bin/prometheus"])];
+
 /// Installs the packages that are missing.
 pub(crate) fn ensure(packages: &[Package]) -> Result<()> {
     let missing = missing(packages, |file| Path::new(file).exists());

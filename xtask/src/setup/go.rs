@@ -49,9 +49,9 @@ pub(crate) fn control_plane(workspace: &Workspace, cache: &Cache) -> Result<Path
     })
 }
 
-/// Builds one module's main package into `dir/<name of the module's directory>`.
-pub(crate) fn program(source: &Path, dir: &Path) -> Result<()> {
-    build(source, "-s -w", ".", dir)
+/// Builds one main package of a module, or of what it requires, into `dir/<last part of the package's path>`.
+pub(crate) fn program(source: &Path, package: &str, dir: &Path) -> Result<()> {
+    build(source, "-s -w", package, dir)
 }
 
 /// What identifies the result of building `packages` of a module with these linker flags.

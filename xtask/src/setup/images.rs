@@ -15,6 +15,10 @@ use crate::workspace::Workspace;
 pub(crate) const PAUSE: &str = "localhost/pause:dev";
 /// The cluster's name server.
 pub(crate) const COREDNS: &str = "localhost/coredns:dev";
+/// What measures pods' CPU and memory.
+pub(crate) const METRICS_SERVER: &str = "localhost/metrics-server:dev";
+
+const METRICS_SERVER_PACKAGE: &str = "sigs.k8s.io/metrics-server/cmd/metrics-server";
 
 const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
@@ -48,19 +52,37 @@ pub(crate) fn pause(workspace: &Workspace, cache: &Cache) -> Result<PathBuf> {
 
 /// Builds the CoreDNS image; answers the directory with its `image.tar`.
 pub(crate) fn coredns(workspace: &Workspace, cache: &Cache) -> Result<PathBuf> {
-    let source = workspace.path("tests/cluster/coredns");
-    let mut digest = recipe(workspace)?;
-    digest.add(go::digest(&source, "", &[])?.as_bytes());
-    built(
+    let what = "building CoreDNS and its image (about 1 minute, once)";
+    go_image(workspace, cache, "coredns", None, what)
+}
+
+/// Builds the metrics-server image; answers the directory with its `image.tar`.
+pub(crate) fn metrics_server(workspace: &Workspace, cache: &Cache) -> Result<PathBuf> {
+    let what = "building metrics-server and its image (about 2 minutes, once)";
+    go_image(
+        workspace,
         cache,
-        "coredns",
-        &digest.finish(),
-        "building CoreDNS and its image (about 1 minute, once)",
-        |dir| {
-            go::program(&source, dir)?;
-            archive(workspace, &dir.join("coredns"), "coredns", &dir.join("image.tar"))
-        },
+        "metrics-server",
+        Some(METRICS_SERVER_PACKAGE),
+        what,
     )
+}
+
+/// The image of a program that the Go module `tests/cluster/<name>` holds, or requires as this package.
+fn go_image(
+    workspace: &Workspace,
+    cache: &Cache,
+    name: &str,
+    package: Option<&str>,
+    what: &str,
+) -> Result<PathBuf> {
+    let source = workspace.path(&format!("tests/cluster/{name}"));
+    let mut digest = recipe(workspace)?;
+    digest.add(go::digest(&source, "", package.as_slice())?.as_bytes());
+    built(cache, name, &digest.finish(), what, |dir| {
+        go::program(&source, package.unwrap_or("."), dir)?;
+        archive(workspace, &dir.join(name), name, &dir.join("image.tar"))
+    })
 }
 
 /// A digest that already knows how images are made.

@@ -1,0 +1,1 @@
+//! Trigger types, each from its manifest to replicas, against the real server it reads.
