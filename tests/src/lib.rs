@@ -3,7 +3,7 @@
 //! ```text
 //! Cluster (kube client, kubectl, helm) ─> Installation (the chart, once per cluster)
 //!        └─> Namespace (one per test, gone with it) ─> manifest::apply, Timeline (what changed when)
-//! Outside the cluster's pods, on the node's own address: SqsServer (moto), Upstream (scripted HTTP)
+//! Outside the cluster's pods, on the node's own address: SqsServer (moto), RedisServer, Upstream (scripted HTTP)
 //! ```
 //!
 //! Everything runs inside the cluster's network and is told where things are by the environment that `cargo xtask`
@@ -16,6 +16,7 @@ pub mod install;
 pub mod logs;
 pub mod manifest;
 pub mod namespace;
+pub mod redis;
 pub mod scaled;
 pub mod scaled_object;
 pub mod sqs;
@@ -27,6 +28,7 @@ pub mod wait;
 pub use cluster::Cluster;
 pub use install::Installation;
 pub use namespace::Namespace;
+pub use redis::{RedisCluster, RedisSentinel, RedisServer};
 pub use scaled::Scaled;
 pub use sqs::{Queue, SqsServer};
 pub use stage::Stage;

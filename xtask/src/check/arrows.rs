@@ -14,7 +14,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("dormouse-wire", &[]),
     ("dormouse-api", &[]),
     ("dormouse-runtime", &[]),
-    ("dormouse-scalers", &["dormouse-core", "dormouse-wire"]),
+    (
+        "dormouse-scalers",
+        &["dormouse-core", "dormouse-wire", "dormouse-test-servers"],
+    ),
     ("dormouse-engine", &["dormouse-scalers"]),
     ("dormouse-translate", &["dormouse-api", "dormouse-scalers"]),
     ("dormouse-proxy", &["dormouse-core", "dormouse-runtime"]),
@@ -47,6 +50,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     // The tests see what a user sees; the triggers' metadata is the source of generated pages.
     ("dormouse-tests", &["dormouse-api", "dormouse-scalers"]),
+    ("dormouse-test-servers", &[]),
     ("dormouse-example-consumer", &[]),
     ("xtask", &[]),
 ];
@@ -72,6 +76,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("dormouse-proxy", CLIENT),
     ("dormouse-local", CLIENT),
     ("dormouse-api", CLIENT),
+    ("dormouse-cli", &["dormouse-test-servers"]),
     (
         "xtask",
         &["tokio", "kube", "kube-core", "kube-client", "kube-runtime"],

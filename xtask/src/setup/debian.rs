@@ -36,7 +36,11 @@ pub(crate) const CLUSTER: &[Package] = &[
 ];
 
 /// The servers that triggers read in tests; moto, the SQS server, is no Debian package.
-pub(crate) const SOURCES: &[Package] = &[("prometheus", &["/usr/bin/prometheus"])];
+pub(crate) const SOURCES: &[Package] = &[
+    ("prometheus", &["/usr/bin/prometheus"]),
+    ("redis-server", &["/usr/bin/redis-server"]),
+    ("redis-tools", &["/usr/bin/redis-cli"]),
+];
 
 /// Installs the packages that are missing.
 pub(crate) fn ensure(packages: &[Package]) -> Result<()> {
