@@ -29,7 +29,7 @@ use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::clients::{Clients, Fingerprint, Redirects, TlsIdentity};
+use crate::clients::{Clients, Fingerprint, Reach, Redirects, TlsIdentity};
 use crate::connect::{Connect, PodIdentity};
 use crate::sensitive::Sensitive;
 use credentials::{DefaultChain, Role};
@@ -206,16 +206,16 @@ impl SdkParts {
         clients: &Clients,
     ) -> Result<Self, String> {
         // A signed request is for one host and path, so that no redirect of it can succeed.
-        let client = clients
-            .connector(&TlsIdentity::default(), Redirects::Never)
-            .map_err(|e| e.to_string())?;
+        let http = |reach| {
+            let client = clients.connector(&TlsIdentity::default(), Redirects::Never, reach);
+            client.map(SdkHttp::new).map_err(|error| error.to_string())
+        };
         let region = Region::new(region.to_owned());
-        let http = SdkHttp::new(client);
         let environment = clients.aws();
         let base = SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(region.clone())
-            .http_client(http.clone())
+            .http_client(http(Reach::Egress)?)
             .sleep_impl(TokioSleep::new())
             .time_source(SystemTimeSource::new())
             .retry_config(
@@ -229,7 +229,9 @@ impl SdkParts {
             .service_config(environment.clone())
             .identity_cache(IdentityCache::lazy().load_timeout(CREDENTIALS_DEADLINE).build())
             .build();
-        let operator = || SharedCredentialsProvider::new(DefaultChain::new(region.clone(), http.clone()));
+        // The servers of the operator's own credentials, metadata services among them, are named by its environment alone.
+        let own = http(Reach::Everywhere)?;
+        let operator = || SharedCredentialsProvider::new(DefaultChain::new(region.clone(), own.clone()));
         let credentials = match identity {
             Identity::Keys { id, secret, token } => SharedCredentialsProvider::new(Credentials::new(
                 id.reveal(),

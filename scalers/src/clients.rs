@@ -3,9 +3,12 @@
 //! ```text
 //! scaler ── shared(key, make) ──> an Arc that all triggers with the same key hold; gone with the last of them
 //! scaler ── http(identity) ─────> the HTTP client of that TLS identity ─┐
-//! AWS SDK ── aws::http bridge ──────────────────────────────────────────┴─> HttpProfile::build: the one connector
+//! AWS SDK ── aws::http bridge ──────────────────────────────────────────┼─> egress: judges each address
+//! other protocols ── egress().connect(host, port) ──────────────────────┘
 //! ```
 
+pub mod egress;
+mod http;
 mod tls;
 
 use std::any::{Any, TypeId};
@@ -13,22 +16,14 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
 
-use reqwest::redirect::Policy;
 use rustls::RootCertStore;
 use sha2::{Digest, Sha256};
-use url::Url;
 
 use crate::aws::AwsEnvironment;
+pub use egress::{Egress, EgressDenied, EgressRules};
+pub use http::{HttpClient, HttpError};
 pub use tls::{TlsError, TlsIdentity};
-
-/// A connection that is not there after this long will not come, whatever deadline the read has.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
-const IDLE_PER_HOST: usize = 8;
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
-const MAX_REDIRECTS: usize = 10;
 
 /// The lowest TLS version a source may speak.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,8 +44,19 @@ pub struct ClientsConfig {
     pub min_tls: MinTls,
     /// `KEDA_HTTP_DISABLE_KEEP_ALIVE`.
     pub disable_keep_alive: bool,
+    /// Where they may connect to.
+    pub egress: EgressRules,
     /// What AWS clients take from the environment.
     pub aws: AwsEnvironment,
+}
+
+/// Where a client may connect to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Reach {
+    /// Where a manifest may lead.
+    Egress,
+    /// Everywhere: for servers that no manifest can name.
+    Everywhere,
 }
 
 /// Which redirects a client follows. None leads to another host, so that no credential can.
@@ -104,6 +110,7 @@ struct Registry {
 /// The clients in use, shared by all triggers of the process. Nothing is kept once no trigger holds it.
 pub struct Clients {
     config: ClientsConfig,
+    egress: Egress,
     roots: Arc<RootCertStore>,
     // Held only to look up or insert, never while a client is built.
     registry: Mutex<Registry>,
@@ -124,6 +131,7 @@ impl Clients {
     pub fn new(config: ClientsConfig) -> Self {
         let roots = Arc::new(tls::roots(&config.ca_dirs));
         Self {
+            egress: Egress::new(config.egress.clone()),
             config,
             roots,
             registry: Mutex::default(),
@@ -167,13 +175,18 @@ impl Clients {
             .and_then(live)
     }
 
-    /// The HTTP client of a TLS identity. It honours `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`, and follows redirects
-    /// on the same host only.
+    /// The HTTP client of a TLS identity.
     ///
     /// # Errors
     /// The identity's certificates or key are not what they should be.
-    pub fn http(&self, identity: &TlsIdentity) -> Result<Arc<reqwest::Client>, TlsError> {
-        self.connector(identity, Redirects::SameHost)
+    pub fn http(&self, identity: &TlsIdentity) -> Result<Arc<HttpClient>, TlsError> {
+        self.connector(identity, Redirects::SameHost, Reach::Egress)
+    }
+
+    /// Where scalers may connect to, for those that do not speak HTTP.
+    #[must_use]
+    pub fn egress(&self) -> &Egress {
+        &self.egress
     }
 
     /// The one place where a client that opens connections is made.
@@ -181,42 +194,27 @@ impl Clients {
         &self,
         identity: &TlsIdentity,
         redirects: Redirects,
-    ) -> Result<Arc<reqwest::Client>, TlsError> {
-        let key = identity.fingerprint().and(&[if redirects == Redirects::Never {
-            "never"
-        } else {
-            "same host"
-        }]);
-        self.shared(key, || {
-            let policy = match redirects {
-                Redirects::Never => Policy::none(),
-                Redirects::SameHost => Policy::custom(|attempt| {
-                    if attempt.previous().len() > MAX_REDIRECTS {
-                        return attempt.error("too many redirects");
-                    }
-                    let from = attempt.previous().last();
-                    if from.is_some_and(|from| same_host(from, attempt.url())) {
-                        attempt.follow()
-                    } else {
-                        attempt.stop()
-                    }
-                }),
-            };
-            let idle = if self.config.disable_keep_alive {
-                0
+        reach: Reach,
+    ) -> Result<Arc<HttpClient>, TlsError> {
+        let key = identity.fingerprint().and(&[
+            if redirects == Redirects::Never {
+                "never"
             } else {
-                IDLE_PER_HOST
-            };
-            reqwest::Client::builder()
-                .tls_backend_preconfigured(tls::client_config(identity, &self.roots, self.config.min_tls)?)
-                .redirect(policy)
-                .connect_timeout(CONNECT_TIMEOUT)
-                .pool_idle_timeout(IDLE_TIMEOUT)
-                .pool_max_idle_per_host(idle)
-                .tcp_keepalive(KEEP_ALIVE)
-                .user_agent(concat!("dormouse/", env!("CARGO_PKG_VERSION")))
-                .build()
-                .map_err(|_| TlsError::Client)
+                "same host"
+            },
+            if reach == Reach::Everywhere {
+                "everywhere"
+            } else {
+                ""
+            },
+        ]);
+        self.shared(key, || {
+            HttpClient::new(http::Settings {
+                tls: tls::client_config(identity, &self.roots, self.config.min_tls)?,
+                redirects,
+                keep_alive: !self.config.disable_keep_alive,
+                egress: (reach == Reach::Egress).then(|| self.egress.clone()),
+            })
         })
     }
 
@@ -237,17 +235,6 @@ impl Clients {
 
 fn live<T: Any + Send + Sync>(held: &Held) -> Option<Arc<T>> {
     held.upgrade()?.downcast().ok()
-}
-
-/// Whether a redirect stays where it is: the same host and port over the same protocol, or from plain HTTP to HTTPS on
-/// the usual ports.
-fn same_host(from: &Url, to: &Url) -> bool {
-    let upgraded = from.scheme() == "http"
-        && to.scheme() == "https"
-        && from.port_or_known_default() == Some(80)
-        && to.port_or_known_default() == Some(443);
-    let same = from.scheme() == to.scheme() && from.port_or_known_default() == to.port_or_known_default();
-    from.host() == to.host() && (same || upgraded)
 }
 
 #[cfg(test)]

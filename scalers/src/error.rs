@@ -44,6 +44,8 @@ pub enum ReadErrorKind {
         /// `Retry-After`, if given.
         retry_after: Option<Duration>,
     },
+    /// The server's address is one that triggers may not reach.
+    EgressDenied,
     /// The answer makes no sense.
     BadAnswer,
     /// The code that reads it failed.
@@ -60,6 +62,7 @@ impl ReadErrorKind {
             Self::Denied => "denied",
             Self::NotFound => "not-found",
             Self::Throttled { .. } => "throttled",
+            Self::EgressDenied => "egress-denied",
             Self::BadAnswer => "bad-answer",
             Self::Internal => "internal",
         }

@@ -5,12 +5,13 @@ mod oauth;
 use std::sync::Arc;
 
 use reqwest::header::{HeaderName, HeaderValue};
-use reqwest::{Client, RequestBuilder};
+use reqwest::{Method, RequestBuilder, Response};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::clients::{Clients, Fingerprint, TlsIdentity};
+use crate::clients::{Clients, Fingerprint, HttpClient, TlsIdentity};
 use crate::error::ReadError;
+use crate::http_read;
 use crate::sensitive::Sensitive;
 use oauth::OAuth;
 
@@ -163,7 +164,7 @@ enum Credential {
 
 /// A client that authenticates each request.
 pub(crate) struct HttpAuth {
-    client: Arc<Client>,
+    client: Arc<HttpClient>,
     credentials: Vec<Credential>,
 }
 
@@ -226,7 +227,7 @@ impl HttpAuth {
 
     /// A GET request with everything the authentication adds. May have to fetch a token first.
     pub(crate) async fn get(&self, url: url::Url) -> Result<RequestBuilder, ReadError> {
-        let mut request = self.client.get(url);
+        let mut request = self.client.request(Method::GET, url);
         for credential in &self.credentials {
             request = match credential {
                 Credential::Header(name, value) => request.header(name.clone(), value.clone()),
@@ -240,6 +241,12 @@ impl HttpAuth {
             };
         }
         Ok(request)
+    }
+
+    /// Sends a request; `what` begins the sentence of a failure.
+    pub(crate) async fn send(&self, request: RequestBuilder, what: &str) -> Result<Response, ReadError> {
+        let sent = self.client.send(request).await;
+        sent.map_err(|error| http_read::failure(what, error))
     }
 
     /// Tells that a request was refused, so that a token that was withdrawn is not used until it expires.

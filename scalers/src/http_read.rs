@@ -8,6 +8,7 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
 use url::Url;
 
+use crate::clients::HttpError;
 use crate::error::{ReadError, ReadErrorKind};
 
 /// The longest answer that is read.
@@ -20,7 +21,7 @@ pub(crate) async fn body(mut response: Response) -> Result<Vec<u8>, ReadError> {
     while let Some(chunk) = response
         .chunk()
         .await
-        .map_err(|e| failure("error reading the answer", &e))?
+        .map_err(|e| failure("error reading the answer", e.into()))?
     {
         if body.len() + chunk.len() > MAX_BODY {
             return Err(ReadError::new(
@@ -34,7 +35,13 @@ pub(crate) async fn body(mut response: Response) -> Result<Vec<u8>, ReadError> {
 }
 
 /// The failure of a request: `what` and the innermost cause, without the URL, which may hold a key.
-pub(crate) fn failure(what: &str, error: &reqwest::Error) -> ReadError {
+pub(crate) fn failure(what: &str, error: HttpError) -> ReadError {
+    let error = match error {
+        HttpError::Denied(denied) => {
+            return ReadError::new(ReadErrorKind::EgressDenied, format!("{what}: {denied}"));
+        }
+        HttpError::Request(error) => error,
+    };
     let kind = if error.is_timeout() {
         ReadErrorKind::Timeout
     } else if error.is_builder() {
@@ -44,7 +51,7 @@ pub(crate) fn failure(what: &str, error: &reqwest::Error) -> ReadError {
     } else {
         ReadErrorKind::Unreachable
     };
-    ReadError::new(kind, format!("{what}: {}", innermost(error)))
+    ReadError::new(kind, format!("{what}: {}", innermost(&error)))
 }
 
 /// The last of an error's causes, which for the network is the operating system's or the TLS library's word.

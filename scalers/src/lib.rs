@@ -21,7 +21,7 @@ mod metrics_api;
 mod testing;
 
 pub use aws::AwsEnvironment;
-pub use clients::{Clients, ClientsConfig};
+pub use clients::{Clients, ClientsConfig, EgressRules};
 pub use connect::{AuthParams, Connect, PodIdentity, ReadyEndpoint, ServiceEndpoints, TriggerParams};
 pub use error::{ConfigError, ReadError};
 pub use registry::{REGISTRY, connect};

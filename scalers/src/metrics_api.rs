@@ -210,10 +210,7 @@ impl Source {
         let place = http_read::shown(&url);
         let what = format!("error requesting metrics endpoint: {place}");
         let request = self.auth.get(url.clone()).await?;
-        let response = request
-            .send()
-            .await
-            .map_err(|error| http_read::failure(&what, &error))?;
+        let response = self.auth.send(request, &what).await?;
         let status = response.status();
         if status.as_u16() != 200 {
             let kind = http_read::kind_of(status, response.headers());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clients::{Clients, ClientsConfig};
+use crate::clients::{Clients, ClientsConfig, EgressRules};
 use crate::connect::{AuthParams, Connect, TriggerParams};
 use crate::sensitive::Sensitive;
 
@@ -31,7 +31,10 @@ pub(crate) fn context(params: TriggerParams) -> Connect {
     Connect {
         namespace: "default".to_owned(),
         default_deadline: Duration::from_secs(3),
-        clients: Arc::new(Clients::new(ClientsConfig::default())),
+        clients: Arc::new(Clients::new(ClientsConfig {
+            egress: EgressRules::with_loopback(),
+            ..ClientsConfig::default()
+        })),
         endpoints: None,
         params,
     }

@@ -12,7 +12,7 @@ use std::process::Output;
 use std::sync::Arc;
 
 use axum::response::Response;
-use dormouse_scalers::{AwsEnvironment, Clients, ClientsConfig, PodIdentity, connect};
+use dormouse_scalers::{AwsEnvironment, Clients, ClientsConfig, EgressRules, PodIdentity, connect};
 use support::{Peer, Seen, answer, context, params};
 
 type Outcome = Result<(), Box<dyn Error>>;
@@ -52,6 +52,7 @@ async fn main() -> Outcome {
 async fn child(case: &str, endpoint: &str) -> Outcome {
     let clients = Arc::new(Clients::new(ClientsConfig {
         aws: AwsEnvironment::default(),
+        egress: EgressRules::with_loopback(),
         ..ClientsConfig::default()
     }));
     let mut held = Vec::new();

@@ -11,8 +11,9 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
-use reqwest::{Client, Method, Request, Url};
+use reqwest::{Method, Request, Url};
 
+use crate::clients;
 use crate::error::ReadError;
 use crate::http_read::body;
 
@@ -21,13 +22,13 @@ type BoxError = Box<dyn Error + Send + Sync>;
 /// An SDK connector that sends with a client of [`Clients`](crate::clients::Clients).
 #[derive(Clone, Debug)]
 pub(super) struct SdkHttp {
-    client: Arc<Client>,
+    client: Arc<clients::HttpClient>,
     /// Only the metadata services are asked with a timeout of their own.
     timeout: Option<Duration>,
 }
 
 impl SdkHttp {
-    pub(super) fn new(client: Arc<Client>) -> Self {
+    pub(super) fn new(client: Arc<clients::HttpClient>) -> Self {
         Self {
             client,
             timeout: None,
@@ -51,11 +52,7 @@ impl HttpConnector for SdkHttp {
         let this = self.clone();
         HttpConnectorFuture::new(async move {
             let request = translated(&request, this.timeout).map_err(ConnectorError::user)?;
-            let answer = this
-                .client
-                .execute(request)
-                .await
-                .map_err(|error| connector_error(error.without_url()))?;
+            let answer = this.client.execute(request).await.map_err(connector_error)?;
             let status = answer
                 .status()
                 .as_u16()
@@ -92,7 +89,11 @@ fn translated(request: &HttpRequest, timeout: Option<Duration>) -> Result<Reques
     Ok(translated)
 }
 
-fn connector_error(error: reqwest::Error) -> ConnectorError {
+fn connector_error(error: clients::HttpError) -> ConnectorError {
+    let error = match error {
+        clients::HttpError::Denied(denied) => return ConnectorError::user(Box::new(denied)),
+        clients::HttpError::Request(error) => error.without_url(),
+    };
     if error.is_timeout() {
         ConnectorError::timeout(Box::new(error))
     } else if error.is_builder() {

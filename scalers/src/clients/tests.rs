@@ -3,7 +3,8 @@ use std::sync::Arc;
 
 use url::Url;
 
-use super::{Clients, ClientsConfig, Fingerprint, TlsError, TlsIdentity, same_host};
+use super::http::same_host;
+use super::{Clients, ClientsConfig, Fingerprint, TlsError, TlsIdentity};
 use crate::sensitive::Sensitive;
 
 #[test]

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use reqwest::Client;
+use reqwest::Method;
 use reqwest::header::HeaderValue;
 use serde::Deserialize;
 use tokio::sync::Mutex;
 use url::Url;
 
+use crate::clients::HttpClient;
 use crate::error::{ReadError, ReadErrorKind};
 use crate::http_read::{body, failure, kind_of, shown};
 use crate::sensitive::Sensitive;
@@ -62,7 +63,7 @@ impl OAuth {
     }
 
     /// The `Authorization` header of a valid token.
-    pub(super) async fn authorization(&self, client: &Client) -> Result<HeaderValue, ReadError> {
+    pub(super) async fn authorization(&self, client: &HttpClient) -> Result<HeaderValue, ReadError> {
         let mut token = self.token.lock().await;
         if let Some(token) = &*token
             && token.good_until.is_none_or(|end| Instant::now() < end)
@@ -80,7 +81,7 @@ impl OAuth {
         *self.token.lock().await = None;
     }
 
-    async fn fetch(&self, client: &Client) -> Result<Token, ReadError> {
+    async fn fetch(&self, client: &HttpClient) -> Result<Token, ReadError> {
         // Servers must take the client's identity from the Authorization header; some only look into the body.
         let mut answer = self.ask(client, true).await?;
         if matches!(answer.status().as_u16(), 400 | 401) {
@@ -121,7 +122,7 @@ impl OAuth {
         })
     }
 
-    async fn ask(&self, client: &Client, in_header: bool) -> Result<reqwest::Response, ReadError> {
+    async fn ask(&self, client: &HttpClient, in_header: bool) -> Result<reqwest::Response, ReadError> {
         let mut form = vec![("grant_type", "client_credentials")];
         if !self.scopes.is_empty() {
             form.push(("scope", &self.scopes));
@@ -131,7 +132,7 @@ impl OAuth {
                 .iter()
                 .map(|(name, value)| (name.as_str(), value.reveal())),
         );
-        let mut request = client.post(self.url.clone());
+        let mut request = client.request(Method::POST, self.url.clone());
         if in_header {
             let encoded = |part: &Sensitive| {
                 url::form_urlencoded::byte_serialize(part.reveal().as_bytes()).collect::<String>()
@@ -144,10 +145,9 @@ impl OAuth {
             ]);
         }
         let what = format!("error requesting a token from {}", shown(&self.url));
-        request
-            .form(&form)
-            .send()
+        client
+            .send(request.form(&form))
             .await
-            .map_err(|error| failure(&what, &error))
+            .map_err(|error| failure(&what, error))
     }
 }

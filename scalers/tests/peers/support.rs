@@ -10,8 +10,8 @@ use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use dormouse_scalers::{
-    AuthParams, AwsEnvironment, Clients, ClientsConfig, Connect, Observed, ReadError, Sensitive, Trigger,
-    TriggerParams, connect,
+    AuthParams, AwsEnvironment, Clients, ClientsConfig, Connect, EgressRules, Observed, ReadError, Sensitive,
+    Trigger, TriggerParams, connect,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -188,6 +188,7 @@ pub(crate) fn context(params: TriggerParams) -> Connect {
         default_deadline: Duration::from_secs(3),
         clients: Arc::new(Clients::new(ClientsConfig {
             aws,
+            egress: EgressRules::with_loopback(),
             ..ClientsConfig::default()
         })),
         endpoints: None,
