@@ -7,6 +7,10 @@ pub const FINALIZER: &str = "finalizer.keda.sh";
 /// Prefix of the settings that exist in Dormouse alone: `dormouse.dev/<name>`.
 pub const DORMOUSE_PREFIX: &str = "dormouse.dev/";
 
+/// Annotation of a ClusterTriggerAuthentication: the hosts that may see its credentials, separated by commas;
+/// `*.example.org` for all below one.
+pub const ALLOWED_HOSTS: &str = "dormouse.dev/allowed-hosts";
+
 /// Annotation of a ScaledObject: truthy = neither the operator nor an HPA scales the target.
 pub const PAUSED: &str = "autoscaling.keda.sh/paused";
 /// Annotation of a ScaledObject: a count of replicas; its presence alone pauses, and the target is set to that count.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args};
 use dormouse_kubernetes::Namespaces;
 use dormouse_runtime::telemetry::{Encoder, LogLevel, TimeEncoding};
-use dormouse_scalers::clients::MinTls;
+use dormouse_scalers::clients::{HostList, MinTls};
 use dormouse_scalers::metadata::TimeSpan;
 
 /// `dormouse operator`
@@ -60,6 +60,17 @@ pub struct OperatorArgs {
     /// Directory of CA certificates that triggers trust besides the system's; may be given more than once.
     #[arg(long, default_value = "/custom/ca")]
     pub ca_dir: Vec<PathBuf>,
+    /// Networks that triggers may reach although they hold link-local, loopback or metadata addresses or the API server;
+    /// separated by commas.
+    #[arg(long, value_delimiter = ',', value_parser = network)]
+    pub egress_allow: Vec<ipnet::IpNet>,
+    /// Hosts that an awsEndpoint may name when the operator's own AWS identity signs, besides AWS' own; separated by commas,
+    /// *.example.org for all hosts below.
+    #[arg(long, default_value = "")]
+    pub aws_endpoint_allow: HostList,
+    /// Refuse a ClusterTriggerAuthentication that does not name its hosts, instead of warning.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
+    pub require_allowed_hosts: bool,
     /// Log level: debug, info, error or a number.
     #[arg(long, default_value = "info")]
     pub zap_log_level: LogLevel,
@@ -130,6 +141,15 @@ pub struct OperatorArgs {
         default_value = "2s"
     )]
     pub lease_retry_period: Period,
+}
+
+/// A network, or one address.
+fn network(text: &str) -> Result<ipnet::IpNet, String> {
+    let text = text.trim();
+    let one = text.parse::<std::net::IpAddr>().map(ipnet::IpNet::from);
+    one.or_else(|_| text.parse()).map_err(|_| {
+        format!("{text:?} is no network: forms such as 10.0.0.0/8, 10.0.0.1 and fd00::/8 are accepted")
+    })
 }
 
 /// `host:port`, where an empty host is every address of the machine.
@@ -205,6 +225,13 @@ mod tests {
                 "{bad}"
             );
         }
+    }
+
+    #[test]
+    fn networks_are_one_address_or_many() {
+        assert_eq!(network("10.0.0.0/8").unwrap().to_string(), "10.0.0.0/8");
+        assert_eq!(network(" ::1").unwrap().to_string(), "::1/128");
+        assert!(network("example.org").unwrap_err().contains("are accepted"));
     }
 
     #[test]

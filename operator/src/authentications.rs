@@ -6,11 +6,13 @@ use dormouse_api::{
     ClusterTriggerAuthentication, ScaledObject, TriggerAuthentication, TriggerAuthenticationStatus, labels,
 };
 use dormouse_kubernetes::{CallError, ObjectKey, Priority, Watched};
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::context::Context;
 
@@ -166,6 +168,9 @@ pub async fn reconcile<K: Authentication>(cx: &Context, key: &ObjectKey) -> Resu
         cx.events
             .send_lifecycle(&about, false, updated, format!("{kind} {} is updated", key.name));
     }
+    if (moved_on || !has_finalizer) && K::kind(&()) == ClusterTriggerAuthentication::kind(&()) {
+        warn_of_open_hosts(cx, key, object.meta(), &about);
+    }
     let mut names: Vec<String> = users::<K>(&cx.stores.scaled_objects, key)
         .iter()
         .map(|user| user.name.to_string())
@@ -188,6 +193,20 @@ pub async fn reconcile<K: Authentication>(cx: &Context, key: &ObjectKey) -> Resu
         .unary(Priority::Normal, "write the status of an authentication", call)
         .await
         .map(drop)
+}
+
+/// Credentials that every namespace may send anywhere are worth a word, once.
+fn warn_of_open_hosts(cx: &Context, key: &ObjectKey, metadata: &ObjectMeta, about: &ObjectReference) {
+    let listed = metadata.annotations.as_ref();
+    if listed.is_some_and(|annotations| annotations.contains_key(labels::ALLOWED_HOSTS)) {
+        return;
+    }
+    let note = format!(
+        "every namespace can send these credentials to any host: annotation {} may list the hosts that may see them",
+        labels::ALLOWED_HOSTS
+    );
+    warn!(authentication = %key, reason = "AllowedHostsMissing", "{note}");
+    cx.events.send(about, true, "AllowedHostsMissing", note);
 }
 
 async fn set_finalizers<K: Authentication>(

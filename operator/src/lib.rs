@@ -13,6 +13,7 @@ pub mod certificates;
 pub mod changes;
 pub mod conflicts;
 pub mod context;
+pub mod egress;
 pub mod endpoints;
 pub mod events;
 pub mod finalize;

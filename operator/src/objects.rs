@@ -66,6 +66,16 @@ impl Objects for ClusterObjects<'_> {
         async move { Ok(found.map(|object| Arc::new(object.spec.0.clone()))) }.boxed()
     }
 
+    fn cluster_trigger_authentication_annotations<'a>(
+        &'a self,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Option<BTreeMap<String, String>>, ObjectsError>> {
+        let found = self
+            .cluster_trigger_authentications
+            .get(&ObjectKey::new("", name));
+        async move { Ok(found.map(|object| object.metadata.annotations.clone().unwrap_or_default())) }.boxed()
+    }
+
     fn secret<'a>(
         &'a self,
         namespace: &'a str,

@@ -19,7 +19,7 @@ use dormouse_kubernetes::{Action, Change, Cluster, Priority, Queue, Watch, Watch
 use dormouse_runtime::admin::{self, Readiness};
 use dormouse_runtime::telemetry::{self, LogOptions};
 use dormouse_runtime::{Metrics, Supervisor, shutdown};
-use dormouse_scalers::clients::{Clients, ClientsConfig};
+use dormouse_scalers::clients::{Clients, ClientsConfig, EgressRules};
 use dormouse_translate::parameters::ResolverSettings;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
@@ -34,6 +34,7 @@ use crate::args::OperatorArgs;
 use crate::certificates::{RotationSettings, ServingCertificate};
 use crate::changes::{self, Seen};
 use crate::context::{Context, Stores, VERSION, engine_key};
+use crate::egress::ApiServer;
 use crate::endpoints::SliceEndpoints;
 use crate::events::Events;
 use crate::journal::OperatorJournal;
@@ -114,7 +115,8 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
     };
     let telemetry = telemetry::init(options)?;
     let config = dormouse_kubernetes::client::config(args.kubeconfig.as_deref()).await?;
-    let cluster = Cluster::new(config)?;
+    let cluster = Cluster::new(config.clone())?;
+    let api_server = ApiServer::new(cluster.client.clone(), cluster.calls.clone(), &config);
     let metrics = Metrics::new();
     metrics.register(|registry| cluster.calls.register(registry));
     let readiness = Readiness::new();
@@ -146,7 +148,7 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
     let (fence, follow) = Fence::new(lease, stopping.clone());
     supervisor.spawn("leadership", until(stopping.clone(), follow));
 
-    let parts = assemble(&args, &cluster, &metrics, &fence, &mut supervisor);
+    let parts = assemble(&args, &cluster, api_server, &metrics, &fence, &mut supervisor);
     serve_metrics_api(
         &args,
         &cluster,
@@ -218,6 +220,7 @@ struct Parts {
 fn assemble(
     args: &OperatorArgs,
     cluster: &Cluster,
+    api_server: ApiServer,
     metrics: &Metrics,
     fence: &Fence,
     supervisor: &mut Supervisor,
@@ -247,8 +250,17 @@ fn assemble(
         ca_dirs: args.ca_dir.clone(),
         min_tls: args.http_min_tls_version.0,
         disable_keep_alive: args.http_disable_keep_alive,
+        egress: EgressRules {
+            allowed: args.egress_allow.clone(),
+            ..EgressRules::default()
+        },
+        aws_endpoints: args.aws_endpoint_allow.clone(),
         ..ClientsConfig::default()
     });
+    supervisor.spawn(
+        "addresses of the API server",
+        until(stopping.clone(), api_server.follow(clients.egress().clone())),
+    );
     let settings = Settings::new(
         Duration::from_millis(args.http_default_timeout.max(1)),
         Arc::new(clients),
@@ -274,6 +286,7 @@ fn assemble(
                 .clone()
                 .unwrap_or_else(|| args.pod_namespace.clone()),
             restrict_secret_access: args.restrict_secret_access,
+            require_allowed_hosts: args.require_allowed_hosts,
         },
         authentications: changes::Generations::default(),
     });

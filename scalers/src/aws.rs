@@ -151,6 +151,52 @@ impl Identity {
     }
 }
 
+/// Whether `endpoint` may be asked as this identity.
+///
+/// A signature for a stranger's host is of little use to it, but a session token goes with it. So an identity that the
+/// operator holds signs for AWS' own endpoints and for those on the allow-list; a trigger's own keys go where it says.
+///
+/// # Errors
+/// One sentence about `awsEndpoint`.
+pub(crate) fn check_endpoint(
+    identity: &Identity,
+    service: &str,
+    endpoint: &str,
+    cx: &Connect,
+) -> Result<(), String> {
+    let host = url::Url::parse(endpoint)
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https"))
+        .and_then(|url| url.host_str().map(str::to_owned))
+        .ok_or("parameter \"awsEndpoint\" must be an absolute http or https URL")?;
+    cx.check_host(&host)?;
+    if matches!(identity, Identity::Keys { .. })
+        || is_own_endpoint(&host, service)
+        || cx.clients.aws_endpoints().contains(&host)
+    {
+        return Ok(());
+    }
+    Err(format!(
+        "parameter \"awsEndpoint\" names {host:?}, for which the operator's own AWS identity does not sign: AWS' endpoints of the service and the hosts of --aws-endpoint-allow are accepted"
+    ))
+}
+
+/// Whether a host is the service's own at AWS: `sqs.eu-west-1.amazonaws.com`, `vpce-1.sqs.eu-west-1.vpce.amazonaws.com`.
+/// Other names below these domains belong to customers.
+fn is_own_endpoint(host: &str, service: &str) -> bool {
+    let host = host.to_ascii_lowercase();
+    let rest = [".amazonaws.com", ".amazonaws.com.cn", ".api.aws"]
+        .iter()
+        .find_map(|domain| host.strip_suffix(domain));
+    let labels: Vec<&str> = rest.into_iter().flat_map(|rest| rest.split('.')).collect();
+    let is_service = |label: &str| label == service || label.strip_suffix("-fips") == Some(service);
+    match labels[..] {
+        [first, _region] => is_service(first),
+        [_endpoint, middle, _region, "vpce"] => is_service(middle),
+        _ => false,
+    }
+}
+
 /// What the process environment says to AWS clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AwsEnvironment {
@@ -249,6 +295,7 @@ impl SdkParts {
                 let sts = base
                     .clone()
                     .into_builder()
+                    .http_client(own.clone())
                     .credentials_provider(operator())
                     .build();
                 let token_file = environment

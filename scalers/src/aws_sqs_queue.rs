@@ -101,6 +101,9 @@ impl Scaler for AwsSqsQueue {
             .map_err(error)?;
         let parts = SdkParts::shared(&identity, &metadata.aws.aws_region, cx).map_err(error)?;
         let endpoint = metadata.aws.aws_endpoint.as_deref();
+        if let Some(endpoint) = endpoint {
+            aws::check_endpoint(&identity, "sqs", endpoint, cx).map_err(error)?;
+        }
         let key = parts.fingerprint.and(&["sqs", endpoint.unwrap_or_default()]);
         let client = cx
             .clients

@@ -8,6 +8,7 @@
 //! ```
 
 pub mod egress;
+mod hosts;
 mod http;
 mod tls;
 
@@ -22,6 +23,7 @@ use sha2::{Digest, Sha256};
 
 use crate::aws::AwsEnvironment;
 pub use egress::{Egress, EgressDenied, EgressRules};
+pub use hosts::HostList;
 pub use http::{HttpClient, HttpError};
 pub use tls::{TlsError, TlsIdentity};
 
@@ -46,6 +48,9 @@ pub struct ClientsConfig {
     pub disable_keep_alive: bool,
     /// Where they may connect to.
     pub egress: EgressRules,
+    /// Hosts that an `awsEndpoint` may name when an identity of the operator signs, besides AWS' own
+    /// (`--aws-endpoint-allow`).
+    pub aws_endpoints: HostList,
     /// What AWS clients take from the environment.
     pub aws: AwsEnvironment,
 }
@@ -216,6 +221,11 @@ impl Clients {
                 egress: (reach == Reach::Egress).then(|| self.egress.clone()),
             })
         })
+    }
+
+    /// Hosts that an `awsEndpoint` may name when an identity of the operator signs.
+    pub(crate) fn aws_endpoints(&self) -> &HostList {
+        &self.config.aws_endpoints
     }
 
     /// What AWS clients take from the environment.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use crate::clients::Clients;
+use crate::clients::{Clients, HostList};
 use crate::error::ReadError;
 use crate::sensitive::Sensitive;
 
@@ -30,6 +30,8 @@ pub struct AuthParams {
     pub params: BTreeMap<String, Sensitive>,
     /// The identity to assume, if the authentication names one.
     pub pod_identity: Option<PodIdentity>,
+    /// The hosts that may see these parameters; `None` for all. Others are refused when the scaler is built.
+    pub allowed_hosts: Option<HostList>,
 }
 
 /// `podIdentity` of an authentication.
@@ -55,6 +57,21 @@ pub struct Connect {
     pub endpoints: Option<Arc<dyn ServiceEndpoints>>,
     /// The trigger's own parameters.
     pub params: TriggerParams,
+}
+
+impl Connect {
+    /// Whether the trigger's credentials may go to `host`; every scaler asks for each host that its parameters name.
+    ///
+    /// # Errors
+    /// One sentence that says who may see them.
+    pub fn check_host(&self, host: &str) -> Result<(), String> {
+        match &self.params.auth.allowed_hosts {
+            Some(allowed) if !allowed.contains(host) => Err(format!(
+                "host {host:?} may not see the credentials of this trigger's authentication: its annotation dormouse.dev/allowed-hosts does not list it"
+            )),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Finds the ready addresses behind a Service.

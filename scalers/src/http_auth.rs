@@ -154,6 +154,17 @@ impl HttpAuthMetadata {
     }
 }
 
+impl HttpAuthMetadata {
+    /// The host that is asked for tokens, if any is.
+    pub(crate) fn token_host(&self) -> Option<String> {
+        let url = self
+            .oauth_token_uri
+            .as_deref()
+            .filter(|_| self.uses(AuthMode::Oauth))?;
+        Some(url::Url::parse(url).ok()?.host_str()?.to_owned())
+    }
+}
+
 /// A header or query parameter that carries a secret.
 enum Credential {
     Header(HeaderName, HeaderValue),

@@ -137,6 +137,10 @@ impl Scaler for MetricsApi {
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
             .ok_or_else(|| error("parameter \"url\" must be an absolute http or https URL".to_owned()))?;
+        let hosts = url.host_str().into_iter().map(str::to_owned);
+        for host in hosts.chain(metadata.auth.token_host()) {
+            cx.check_host(&host).map_err(error)?;
+        }
         let aggregate = if metadata.aggregate_from_kube_service_endpoints {
             let endpoints = cx.endpoints.clone().ok_or_else(|| {
                 error("aggregateFromKubeServiceEndpoints needs a Kubernetes cluster".to_owned())

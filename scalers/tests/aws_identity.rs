@@ -53,6 +53,7 @@ async fn child(case: &str, endpoint: &str) -> Outcome {
     let clients = Arc::new(Clients::new(ClientsConfig {
         aws: AwsEnvironment::default(),
         egress: EgressRules::with_loopback(),
+        aws_endpoints: "127.0.0.1".parse()?,
         ..ClientsConfig::default()
     }));
     let mut held = Vec::new();

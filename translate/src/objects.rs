@@ -24,6 +24,12 @@ pub trait Objects: Send + Sync {
         name: &'a str,
     ) -> BoxFuture<'a, Result<Option<Arc<TriggerAuthenticationSpec>>, ObjectsError>>;
 
+    /// The annotations of a ClusterTriggerAuthentication.
+    fn cluster_trigger_authentication_annotations<'a>(
+        &'a self,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Option<BTreeMap<String, String>>, ObjectsError>>;
+
     /// The values of a Secret; those that are not UTF-8 are left out.
     fn secret<'a>(
         &'a self,

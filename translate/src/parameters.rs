@@ -5,6 +5,7 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use dormouse_api::{AuthenticationRef, ScaledObject, Trigger, TriggerAuthenticationSpec, labels};
+use dormouse_scalers::clients::HostList;
 use dormouse_scalers::{AuthParams, PodIdentity, Sensitive, TriggerParams};
 use k8s_openapi::api::core::v1::PodSpec;
 
@@ -26,6 +27,8 @@ pub struct ResolverSettings {
     pub cluster_object_namespace: String,
     /// `KEDA_RESTRICT_SECRET_ACCESS`: Secrets are read from the cluster object namespace only.
     pub restrict_secret_access: bool,
+    /// `--require-allowed-hosts`: a ClusterTriggerAuthentication must say who may see its credentials.
+    pub require_allowed_hosts: bool,
 }
 
 /// Parameters, and what was missing on the way. A missing piece is no error: the trigger may do without, and if not, its
@@ -157,6 +160,11 @@ impl<'a> Resolver<'a> {
                 "spec.{block} is not supported yet: use secretTargetRef, configMapTargetRef, env or podIdentity"
             )));
         }
+        let allowed_hosts = if cluster_wide {
+            self.allowed_hosts(&reference.name).await?.map_err(refuse)?
+        } else {
+            None
+        };
         let home = if cluster_wide {
             self.settings.cluster_object_namespace.as_str()
         } else {
@@ -167,7 +175,32 @@ impl<'a> Resolver<'a> {
         self.take_config_maps(&spec, home, &mut params, missing).await?;
         self.take_secrets(&spec, home, &mut params, missing).await?;
         let pod_identity = self.pod_identity(&spec).await?.map_err(refuse)?;
-        Ok(AuthParams { params, pod_identity })
+        Ok(AuthParams {
+            params,
+            pod_identity,
+            allowed_hosts,
+        })
+    }
+
+    /// Every namespace may use a ClusterTriggerAuthentication, but its credentials are someone else's: it can say which
+    /// hosts may see them.
+    async fn allowed_hosts(&self, name: &str) -> Result<Result<Option<HostList>, String>, ObjectsError> {
+        let annotations = self
+            .objects
+            .cluster_trigger_authentication_annotations(name)
+            .await?;
+        let list = annotations.and_then(|mut annotations| annotations.remove(labels::ALLOWED_HOSTS));
+        Ok(match list {
+            Some(list) => list
+                .parse()
+                .map(Some)
+                .map_err(|error| format!("annotation {}: {error}", labels::ALLOWED_HOSTS)),
+            None if self.settings.require_allowed_hosts => Err(format!(
+                "annotation {} is missing, and --require-allowed-hosts asks for it: a list of the hosts that may see these credentials",
+                labels::ALLOWED_HOSTS
+            )),
+            None => Ok(None),
+        })
     }
 
     async fn take_environment(

@@ -1,7 +1,8 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{AwsEnvironment, Identity};
+use super::{AwsEnvironment, Identity, check_endpoint};
+use crate::clients::Clients;
 use crate::connect::{PodIdentity, TriggerParams};
 use crate::metadata::{self, Metadata};
 use crate::sensitive::Sensitive;
@@ -143,4 +144,49 @@ fn a_services_own_endpoint_goes_before_the_general_one() {
     };
     assert_eq!(ask("STS").as_deref(), Some("sts"));
     assert_eq!(ask("SQS").as_deref(), Some("general"));
+}
+
+#[test]
+fn an_identity_of_the_operator_signs_for_known_hosts_only() {
+    let mut cx = testing::context(testing::params("aws-sqs-queue", &[], &[]));
+    cx.clients = std::sync::Arc::new(Clients::new(crate::ClientsConfig {
+        aws_endpoints: "*.sqs.internal".parse().unwrap(),
+        ..crate::ClientsConfig::default()
+    }));
+    let keys = Identity::Keys {
+        id: Sensitive::new("id"),
+        secret: Sensitive::new("secret"),
+        token: None,
+    };
+    let strangers = [
+        "https://evil.example",
+        "https://sqs.evil.amazonaws.com.evil.example",
+        "https://evil.execute-api.eu-west-1.amazonaws.com",
+        "https://s3.eu-west-1.amazonaws.com",
+        "http://169.254.169.254",
+    ];
+    for endpoint in strangers {
+        check_endpoint(&keys, "sqs", endpoint, &cx).unwrap();
+        let error = check_endpoint(&Identity::Operator, "sqs", endpoint, &cx).unwrap_err();
+        assert!(error.contains("--aws-endpoint-allow"), "{error}");
+        let role = Identity::Role {
+            arn: Sensitive::new("arn"),
+            external_id: None,
+            web_identity: false,
+        };
+        check_endpoint(&role, "sqs", endpoint, &cx).unwrap_err();
+    }
+    for endpoint in [
+        "https://sqs.eu-west-1.amazonaws.com",
+        "https://sqs-fips.us-east-1.amazonaws.com/",
+        "https://sqs.cn-north-1.amazonaws.com.cn",
+        "https://sqs.eu-west-1.api.aws",
+        "https://vpce-0a-1b.sqs.eu-west-1.vpce.amazonaws.com",
+        "http://a.sqs.internal:9324",
+    ] {
+        check_endpoint(&Identity::Operator, "sqs", endpoint, &cx).unwrap();
+    }
+    for endpoint in ["sqs", "ftp://sqs.eu-west-1.amazonaws.com", ""] {
+        check_endpoint(&keys, "sqs", endpoint, &cx).unwrap_err();
+    }
 }

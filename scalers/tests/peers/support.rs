@@ -171,7 +171,7 @@ pub(crate) fn params(trigger_type: &str, metadata: &[(&str, &str)], auth: &[(&st
                 .iter()
                 .map(|(k, v)| ((*k).to_owned(), Sensitive::new(*v)))
                 .collect(),
-            pod_identity: None,
+            ..AuthParams::default()
         },
         ..TriggerParams::default()
     }

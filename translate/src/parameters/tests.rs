@@ -15,6 +15,7 @@ struct Cluster {
     secrets: BTreeMap<String, BTreeMap<String, String>>,
     config_maps: BTreeMap<String, BTreeMap<String, String>>,
     account_annotations: BTreeMap<String, String>,
+    authentication_annotations: BTreeMap<String, String>,
     pod: Option<PodSpec>,
     unreachable: bool,
     asked: Mutex<Vec<String>>,
@@ -59,6 +60,17 @@ impl Objects for Cluster {
         self.answer(
             format!("authentication {name}"),
             self.authentications.get(name).cloned(),
+        )
+    }
+
+    fn cluster_trigger_authentication_annotations<'a>(
+        &'a self,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Option<BTreeMap<String, String>>, ObjectsError>> {
+        let known = self.authentications.contains_key(name);
+        self.answer(
+            format!("annotations of authentication {name}"),
+            known.then(|| self.authentication_annotations.clone()),
         )
     }
 
@@ -133,7 +145,7 @@ fn resolve_with(
 fn resolve(cluster: &Cluster, trigger: &Trigger) -> Result<Resolved, ResolveError> {
     let settings = ResolverSettings {
         cluster_object_namespace: "keda".into(),
-        restrict_secret_access: false,
+        ..ResolverSettings::default()
     };
     resolve_with(cluster, trigger, &settings)
 }
@@ -313,6 +325,7 @@ fn the_environment_of_the_target_is_read_where_a_key_names_it() {
     let restricted = ResolverSettings {
         cluster_object_namespace: "keda".into(),
         restrict_secret_access: true,
+        ..ResolverSettings::default()
     };
     let resolved = resolve_with(&cluster, &trigger(&metadata, None), &restricted).unwrap();
     assert!(!resolved.params.env.contains_key("KEY"));
@@ -360,4 +373,39 @@ fn workload_identity_takes_the_role_of_the_targets_account() {
         both.contains("roleArn can't be set if identityOwner is workload"),
         "{both}"
     );
+}
+
+#[test]
+fn a_cluster_wide_authentication_says_who_may_see_it() {
+    let mut cluster = Cluster::default();
+    let spec = Arc::new(TriggerAuthenticationSpec::default());
+    cluster.authentications.insert("keys".into(), spec.clone());
+    cluster.authentications.insert("shop/keys".into(), spec);
+    let by_all = trigger(&[], Some(("ClusterTriggerAuthentication", "keys")));
+    let by_one = trigger(&[], Some(("TriggerAuthentication", "keys")));
+    let strict = ResolverSettings {
+        require_allowed_hosts: true,
+        ..ResolverSettings::default()
+    };
+    assert_eq!(
+        resolve(&cluster, &by_all).unwrap().params.auth.allowed_hosts,
+        None
+    );
+    assert_eq!(
+        resolve_with(&cluster, &by_all, &strict).unwrap_err().to_string(),
+        "ClusterTriggerAuthentication \"keys\": annotation dormouse.dev/allowed-hosts is missing, and \
+         --require-allowed-hosts asks for it: a list of the hosts that may see these credentials"
+    );
+    resolve_with(&cluster, &by_one, &strict).unwrap();
+    cluster.authentication_annotations = pairs(&[("dormouse.dev/allowed-hosts", "*.shop.svc")]);
+    let hosts = resolve_with(&cluster, &by_all, &strict)
+        .unwrap()
+        .params
+        .auth
+        .allowed_hosts
+        .unwrap();
+    assert!(hosts.contains("redis.shop.svc") && !hosts.contains("evil.example"));
+    cluster.authentication_annotations = pairs(&[("dormouse.dev/allowed-hosts", "http://x")]);
+    let error = resolve(&cluster, &by_all).unwrap_err().to_string();
+    assert!(error.contains("\"http://x\" is no host"), "{error}");
 }
