@@ -58,7 +58,6 @@ impl HttpClient {
     }
 
     /// A request to be sent by [`send`](Self::send).
-    #[must_use]
     pub fn request(&self, method: Method, url: Url) -> RequestBuilder {
         self.general.request(method, url)
     }
