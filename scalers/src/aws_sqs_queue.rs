@@ -9,10 +9,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::aws::{self, AwsMetadata, SdkParts};
+use crate::clients::Fingerprint;
 use crate::connect::Connect;
 use crate::error::{ConfigError, ReadError, ReadErrorKind};
 use crate::metadata::Metadata;
-use crate::scaler::{MetricSpec, Observed, Scaler, Target};
+use crate::scaler::{MetricSpec, Observed, Question, Scaler, Target};
 
 /// Scales on the number of messages in an Amazon SQS queue.
 ///
@@ -80,6 +81,7 @@ pub(crate) struct AwsSqsQueue {
     attributes: Vec<QueueAttributeName>,
     target: i64,
     activation: i64,
+    asks: Fingerprint,
 }
 
 impl Scaler for AwsSqsQueue {
@@ -120,8 +122,10 @@ impl Scaler for AwsSqsQueue {
         if metadata.scale_on_delayed {
             attributes.push(QueueAttributeName::ApproximateNumberOfMessagesDelayed);
         }
+        let asked: Vec<&str> = attributes.iter().map(QueueAttributeName::as_str).collect();
         Ok(Self {
             client,
+            asks: key.and(&[&metadata.queue_url]).and(&asked),
             url: metadata.queue_url,
             name,
             attributes,
@@ -165,6 +169,14 @@ impl Scaler for AwsSqsQueue {
             messages = messages.saturating_add(value);
         }
         Ok(Observed::above(messages as f64, self.activation as f64))
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "no queue holds 2^53 messages")]
+    fn question(&self) -> Option<Question> {
+        Some(Question {
+            fingerprint: self.asks,
+            activation: self.activation as f64,
+        })
     }
 }
 

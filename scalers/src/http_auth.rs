@@ -103,6 +103,24 @@ impl HttpAuthMetadata {
         self.auth_modes.contains(&mode)
     }
 
+    fn fingerprint(&self, tls: Fingerprint) -> Fingerprint {
+        let modes = format!("{:?}", (&self.auth_modes, self.method, &self.scopes));
+        tls.and(&[
+            &modes,
+            secret(self.api_key.as_ref()),
+            self.key_param_name.as_deref().unwrap_or_default(),
+            secret(self.bearer_token.as_ref()),
+            secret(self.username.as_ref()),
+            secret(self.password.as_ref()),
+            self.custom_auth_header.as_deref().unwrap_or_default(),
+            secret(self.custom_auth_value.as_ref()),
+            self.oauth_token_uri.as_deref().unwrap_or_default(),
+            secret(self.client_id.as_ref()),
+            secret(self.client_secret.as_ref()),
+            secret(self.endpoint_params.as_ref()),
+        ])
+    }
+
     /// Whether everything the modes need is there.
     pub(crate) fn validate(&self) -> Result<(), String> {
         let exclusive = [AuthMode::Bearer, AuthMode::Basic, AuthMode::Oauth];
@@ -175,6 +193,7 @@ enum Credential {
 
 /// A client that authenticates each request.
 pub(crate) struct HttpAuth {
+    fingerprint: Fingerprint,
     client: Arc<HttpClient>,
     credentials: Vec<Credential>,
 }
@@ -200,6 +219,7 @@ impl HttpAuth {
             unsafe_ssl,
         };
         let client = clients.http(&identity).map_err(|error| error.to_string())?;
+        let fingerprint = metadata.fingerprint(identity.fingerprint());
         let mut credentials = Vec::new();
         for mode in &metadata.auth_modes {
             match mode {
@@ -233,7 +253,16 @@ impl HttpAuth {
                 }
             }
         }
-        Ok(Self { client, credentials })
+        Ok(Self {
+            fingerprint,
+            client,
+            credentials,
+        })
+    }
+
+    /// As whom requests are made: the TLS identity and all credentials.
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
     }
 
     /// A GET request with everything the authentication adds. May have to fetch a token first.

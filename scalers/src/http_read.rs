@@ -24,10 +24,11 @@ pub(crate) async fn body(mut response: Response) -> Result<Vec<u8>, ReadError> {
         .map_err(|e| failure("error reading the answer", e.into()))?
     {
         if body.len() + chunk.len() > MAX_BODY {
-            return Err(ReadError::new(
-                ReadErrorKind::BadAnswer,
-                "the answer is longer than 1 MiB",
-            ));
+            let message = format!(
+                "error reading {}: the answer is longer than 1 MiB",
+                shown(response.url())
+            );
+            return Err(ReadError::new(ReadErrorKind::BadAnswer, message));
         }
         body.extend_from_slice(&chunk);
     }

@@ -25,5 +25,5 @@ pub use clients::{Clients, ClientsConfig, EgressRules};
 pub use connect::{AuthParams, Connect, PodIdentity, ReadyEndpoint, ServiceEndpoints, TriggerParams};
 pub use error::{ConfigError, ReadError};
 pub use registry::{REGISTRY, connect};
-pub use scaler::{MetricSpec, Observed, Scaler, Target, Trigger};
+pub use scaler::{MetricSpec, Observed, Question, Scaler, Target, Trigger};
 pub use sensitive::Sensitive;

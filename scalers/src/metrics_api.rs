@@ -12,12 +12,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use crate::clients::Fingerprint;
 use crate::connect::{Connect, ServiceEndpoints};
 use crate::error::{ConfigError, ReadError, ReadErrorKind};
 use crate::http_auth::{HttpAuth, HttpAuthMetadata};
 use crate::http_read;
 use crate::metadata::{Metadata, TimeSpan};
-use crate::scaler::{MetricSpec, Observed, Scaler, Target};
+use crate::scaler::{MetricSpec, Observed, Question, Scaler, Target};
 use aggregate::Aggregate;
 use value::Locator;
 
@@ -114,6 +115,7 @@ pub(crate) struct MetricsApi {
     target: f64,
     activation: f64,
     deadline: Duration,
+    asks: Fingerprint,
 }
 
 /// What is asked, and how its answer is read.
@@ -151,7 +153,14 @@ impl Scaler for MetricsApi {
         };
         let locator = Locator::new(metadata.format, &metadata.value_location).map_err(error)?;
         let auth = HttpAuth::new(metadata.auth, metadata.unsafe_ssl, &cx.clients).map_err(error)?;
+        let query = format!(
+            "{:?}",
+            (metadata.format, aggregate.as_ref().map(Aggregate::place))
+        );
         Ok(Self {
+            asks: auth
+                .fingerprint()
+                .and(&[url.as_str(), &metadata.value_location, &query]),
             source: Arc::new(Source { url, auth, locator }),
             aggregate,
             location: metadata.value_location,
@@ -182,6 +191,13 @@ impl Scaler for MetricsApi {
             None => self.source.read(self.source.url.clone()).await?,
         };
         Ok(Observed::above(value, self.activation))
+    }
+
+    fn question(&self) -> Option<Question> {
+        Some(Question {
+            fingerprint: self.asks,
+            activation: self.activation,
+        })
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
+use crate::clients::Fingerprint;
 use crate::connect::Connect;
 use crate::error::{ConfigError, ReadError};
 use crate::metadata::Metadata;
@@ -33,6 +34,27 @@ pub trait Scaler: Sized + Send + Sync + 'static {
 
     /// Asks the source once. The caller enforces [`deadline`](Self::deadline).
     fn read(&self) -> impl Future<Output = Result<Observed, ReadError>> + Send;
+
+    /// The question that [`read`](Self::read) asks, if other triggers may use its answer: see [`Question`]. `None`, the
+    /// default, is never shared; that is right where reading costs nothing, or where the answer depends on more than
+    /// parameters (on the namespace, on state of this trigger).
+    fn question(&self) -> Option<Question> {
+        None
+    }
+}
+
+/// What a trigger asks of whom. Triggers of all objects whose fingerprints are equal are answered by one read.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Question {
+    /// Stands for *everything that the value depends on*: the server, the whole identity it is asked as (credentials, CA,
+    /// TLS options, extra headers), and the query with all parameters that shape the value. Two triggers of which one could
+    /// see another value, or be refused where the other is not, must differ. Start from the fingerprint of the shared
+    /// client, where there is one, and add the query with [`Fingerprint::and`]. The target and the activation threshold
+    /// must *not* be in it: they are each trigger's own. Trigger type and deadline are added by the framework.
+    pub fingerprint: Fingerprint,
+    /// The trigger is active strictly above this value: what [`Scaler::read`] gives to [`Observed::above`]. Only the value is
+    /// shared, and each trigger is held against its own threshold.
+    pub activation: f64,
 }
 
 /// The metric of a trigger, before it got its index and the user's `metricType`.
@@ -98,6 +120,10 @@ pub trait Trigger: Send + Sync {
     fn deadline(&self) -> Duration;
     /// See [`Scaler::read`].
     fn read(self: Arc<Self>) -> BoxFuture<'static, Result<Observed, ReadError>>;
+    /// See [`Scaler::question`]; with type and deadline in its fingerprint.
+    fn question(&self) -> Option<Question> {
+        None
+    }
 }
 
 impl<S: Scaler> Trigger for S {
@@ -115,5 +141,15 @@ impl<S: Scaler> Trigger for S {
 
     fn read(self: Arc<Self>) -> BoxFuture<'static, Result<Observed, ReadError>> {
         Box::pin(async move { Scaler::read(&*self).await })
+    }
+
+    fn question(&self) -> Option<Question> {
+        let question = Scaler::question(self)?;
+        // One of two askers would wait longer than it may, or be cut off too early.
+        let deadline = Scaler::deadline(self).as_nanos().to_string();
+        Some(Question {
+            fingerprint: question.fingerprint.and(&[S::TYPE, &deadline]),
+            ..question
+        })
     }
 }

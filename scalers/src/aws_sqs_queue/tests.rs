@@ -147,3 +147,38 @@ fn faults_as_the_user_sees_them() {
         .unwrap();
     assert_eq!(error.to_string(), format!("{prefix}awsAccessKeyID not found"));
 }
+
+#[test]
+fn only_the_same_question_of_the_same_queue_as_the_same_identity_is_shared() {
+    let asks = |more: &[(&str, &str)], keys: [(&str, &str); 2]| {
+        let mut entries = vec![("queueURL", "https://h/1/orders"), ("awsRegion", "eu-west-1")];
+        for (key, value) in more {
+            entries.retain(|(known, _)| known != key);
+            entries.push((key, value));
+        }
+        let cx = testing::context(testing::params("aws-sqs-queue", &entries, &keys));
+        let queue = AwsSqsQueue::connect(metadata::parse(&cx.params).unwrap(), &cx).unwrap();
+        crate::scaler::Trigger::question(&queue).unwrap()
+    };
+    let one = asks(&[], KEYS);
+    let own_thresholds = asks(&[("queueLength", "50"), ("activationQueueLength", "7")], KEYS);
+    assert_eq!(own_thresholds.fingerprint, one.fingerprint);
+    assert!((own_thresholds.activation - 7.0).abs() < f64::EPSILON);
+    for (more, keys) in [
+        (
+            &[][..],
+            [("awsAccessKeyID", "id"), ("awsSecretAccessKey", "other")],
+        ),
+        (
+            &[],
+            [("awsAccessKeyID", "other"), ("awsSecretAccessKey", "canary")],
+        ),
+        (&[("queueURL", "https://h/1/other")], KEYS),
+        (&[("awsRegion", "eu-west-2")], KEYS),
+        (&[("awsEndpoint", "http://other")], KEYS),
+        (&[("scaleOnInFlight", "false")], KEYS),
+        (&[("scaleOnDelayed", "true")], KEYS),
+    ] {
+        assert_ne!(asks(more, keys).fingerprint, one.fingerprint, "{more:?} {keys:?}");
+    }
+}

@@ -33,6 +33,11 @@ impl Aggregate {
         }
     }
 
+    /// Which Service is asked, and what is made of its endpoints' values.
+    pub(super) fn place(&self) -> (&str, &str, Aggregation) {
+        (&self.namespace, &self.service, self.aggregation)
+    }
+
     pub(super) async fn read(&self, source: &Source) -> Result<f64, ReadError> {
         let ready = self.endpoints.ready(&self.namespace, &self.service).await?;
         let port = source.url.port_or_known_default().unwrap_or_default();

@@ -113,3 +113,43 @@ fn faults_as_the_user_sees_them() {
         );
     }
 }
+
+#[test]
+fn only_the_same_question_of_the_same_server_as_the_same_identity_is_shared() {
+    let ca = rcgen::generate_simple_self_signed(["h".to_owned()])
+        .unwrap()
+        .cert
+        .pem();
+    let asks = |more: &[(&str, &str)], auth: &[(&str, &str)]| {
+        crate::scaler::Trigger::question(&connect(more, auth).unwrap()).unwrap()
+    };
+    let bearer = |token| [("authModes", "bearer"), ("bearerToken", token)];
+    let one = asks(&[], &bearer("a"));
+    let own_thresholds = asks(
+        &[("targetValue", "9"), ("activationTargetValue", "0.5")],
+        &bearer("a"),
+    );
+    assert_eq!(own_thresholds.fingerprint, one.fingerprint);
+    assert!((own_thresholds.activation - 0.5).abs() < f64::EPSILON);
+    for (more, auth) in [
+        (&[][..], &bearer("b")[..]),
+        (&[], &[]),
+        (
+            &[],
+            &[
+                ("authModes", "custom"),
+                ("customAuthHeader", "X-A"),
+                ("customAuthValue", "a"),
+            ],
+        ),
+        (&[], &[("authModes", "bearer"), ("bearerToken", "a"), ("ca", &ca)]),
+        (&[("url", "http://h:1/other")], &bearer("a")),
+        (&[("url", "http://other:1/stats")], &bearer("a")),
+        (&[("valueLocation", "a.c")], &bearer("a")),
+        (&[("format", "yaml")], &bearer("a")),
+        (&[("unsafeSsl", "true")], &bearer("a")),
+        (&[("timeout", "9000")], &bearer("a")),
+    ] {
+        assert_ne!(asks(more, auth).fingerprint, one.fingerprint, "{more:?} {auth:?}");
+    }
+}

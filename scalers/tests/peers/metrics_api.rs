@@ -184,9 +184,13 @@ async fn broken_answers() {
     let failure = read(&connected(api(&endless.url("/"), &[], &[])))
         .await
         .unwrap_err();
+    let place = endless.url("/");
     assert_eq!(
         failure,
-        ReadError::new(ReadErrorKind::BadAnswer, "the answer is longer than 1 MiB")
+        ReadError::new(
+            ReadErrorKind::BadAnswer,
+            format!("error reading {place}: the answer is longer than 1 MiB")
+        )
     );
     let address = endless.address;
     drop(endless);
