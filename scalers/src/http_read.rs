@@ -15,20 +15,28 @@ use crate::error::{ReadError, ReadErrorKind};
 pub(crate) const MAX_BODY: usize = 1 << 20;
 const MAX_CAUSE_CHARS: usize = 200;
 
-/// The body of an answer, if it is not longer than [`MAX_BODY`].
-pub(crate) async fn body(mut response: Response) -> Result<Vec<u8>, ReadError> {
+/// The body of an answer, if it is not longer than [`MAX_BODY`]. What goes wrong names the place that was read.
+pub(crate) async fn body(response: Response) -> Result<Vec<u8>, ReadError> {
+    let place = shown(response.url());
+    unnamed_body(response).await.map_err(|error| ReadError {
+        message: format!("error reading {place}: {error}"),
+        ..error
+    })
+}
+
+/// As [`body`], for callers that say themselves what they read.
+pub(crate) async fn unnamed_body(mut response: Response) -> Result<Vec<u8>, ReadError> {
     let mut body = Vec::new();
     while let Some(chunk) = response
         .chunk()
         .await
-        .map_err(|e| failure("error reading the answer", e.into()))?
+        .map_err(|error| failure("the answer broke off", error.into()))?
     {
         if body.len() + chunk.len() > MAX_BODY {
-            let message = format!(
-                "error reading {}: the answer is longer than 1 MiB",
-                shown(response.url())
-            );
-            return Err(ReadError::new(ReadErrorKind::BadAnswer, message));
+            return Err(ReadError::new(
+                ReadErrorKind::BadAnswer,
+                "the answer is longer than 1 MiB",
+            ));
         }
         body.extend_from_slice(&chunk);
     }

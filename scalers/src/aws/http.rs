@@ -15,7 +15,7 @@ use reqwest::{Method, Request, Url};
 
 use crate::clients;
 use crate::error::ReadError;
-use crate::http_read::body;
+use crate::http_read::unnamed_body;
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -59,7 +59,7 @@ impl HttpConnector for SdkHttp {
                 .try_into()
                 .map_err(|error| ConnectorError::other(Box::new(error), None))?;
             let headers = answer.headers().clone();
-            let bytes = body(answer)
+            let bytes = unnamed_body(answer)
                 .await
                 .map_err(|error: ReadError| ConnectorError::io(Box::new(error)))?;
             let mut response = HttpResponse::new(status, SdkBody::from(bytes));
