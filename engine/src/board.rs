@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, timeout};
 
-use crate::reader::ReadResult;
+use crate::source::Answer;
 
 /// How long a reader waits for the very first reading of a trigger.
 const FIRST_READING_WAIT: Duration = Duration::from_secs(2);
@@ -20,6 +20,7 @@ pub(crate) struct Latest {
     /// Failures in a row, up to and with this one.
     pub(crate) failures: u32,
     pub(crate) taken: Instant,
+    read: u64,
 }
 
 /// Where one trigger's readings are kept.
@@ -38,21 +39,30 @@ impl Slot {
         }
     }
 
-    /// Takes in a reading and says how many failures in a row that makes.
-    pub(crate) fn publish(&self, read: &ReadResult) -> u32 {
+    /// Takes in what a read gave and says how many failures in a row that makes. A read counts once, however often it is
+    /// taken in.
+    pub(crate) fn publish(&self, answer: &Answer, outcome: &Result<Reading, ReadFailure>) -> u32 {
         let mut failures = 0;
-        self.latest.send_modify(|latest| {
-            let before = latest.as_ref().map_or(0, |latest| latest.failures);
-            failures = if read.outcome.is_ok() {
+        self.latest.send_if_modified(|latest| {
+            let (before, known) = latest
+                .as_ref()
+                .map_or((0, false), |latest| (latest.failures, latest.read == answer.id));
+            if known {
+                failures = before;
+                return false;
+            }
+            failures = if outcome.is_ok() {
                 0
             } else {
                 before.saturating_add(1)
             };
             *latest = Some(Latest {
-                outcome: read.outcome.clone(),
+                outcome: outcome.clone(),
                 failures,
-                taken: Instant::now(),
+                taken: answer.taken,
+                read: answer.id,
             });
+            true
         });
         failures
     }

@@ -15,6 +15,8 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::board::{MetricError, Served, Slot};
 use crate::object::{LiveTrigger, LoopHandle, Memory, Object, within_deadline};
 use crate::ports::{AutoscalerMetric, AutoscalerSpec, Journal, Leadership, PortError, Ports};
+use crate::quarantine;
+use crate::source::Sources;
 use crate::spec::{ConnectedTrigger, ObjectKey, ObjectSpec, TriggerSpec, duplicate_metric};
 
 /// Builds a scaler.
@@ -120,6 +122,7 @@ pub struct Engine {
 
 struct Shared {
     entries: RwLock<HashMap<ObjectKey, Arc<Entry>>>,
+    sources: Sources,
     settings: Settings,
     journal: Arc<dyn Journal>,
     leadership: Arc<dyn Leadership>,
@@ -132,6 +135,7 @@ impl Engine {
         Self {
             shared: Arc::new(Shared {
                 entries: RwLock::default(),
+                sources: Sources::default(),
                 settings,
                 journal,
                 leadership,
@@ -237,7 +241,7 @@ impl Engine {
             applied.started = !running;
             // The old loop ends before the new one begins: an object never has two.
             end(looping.take()).await;
-            *looping = Some(AbortOnDropHandle::new(tokio::spawn(object.run())));
+            *looping = Some(AbortOnDropHandle::new(tokio::spawn(quarantine::run(object))));
         }
         Ok(applied)
     }
@@ -355,6 +359,7 @@ impl Engine {
                 Some(old) => LiveTrigger {
                     connected: old.connected.clone(),
                     slot: old.slot.clone(),
+                    source: old.source.clone(),
                 },
                 None => {
                     built.push(trigger.params.trigger_type.clone());
@@ -368,7 +373,12 @@ impl Engine {
                             .find(|old| old.connected.policy == connected.policy)
                     });
                     let slot = slot.map_or_else(|| Arc::new(Slot::new()), |old| old.slot.clone());
-                    LiveTrigger { connected, slot }
+                    let source = self.shared.sources.of(connected.question);
+                    LiveTrigger {
+                        connected,
+                        slot,
+                        source,
+                    }
                 }
             });
         }

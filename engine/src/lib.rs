@@ -1,22 +1,27 @@
 //! The heart: reads triggers in the background, holds what they said, decides, and acts through ports.
 //!
 //! ```text
-//!  apply(spec) ──> Object ── loop ──> reads (spawned, with deadlines) ──> Board (latest reading per trigger)
-//!                              │                                            └──> external_metric(): from memory
+//!  apply(spec) ──> Object ── loop ──> reads (spawned, with deadlines, ──> Board (latest reading per trigger)
+//!                              │       shared by equal questions)           └──> external_metric(): from memory
 //!                              └─ polling tick ──> Target::observe ──> core::decide ──> Target::set_replicas
 //!                                                                                └──> Journal (status, Events, metrics)
 //! ```
 //!
 //! The engine knows nothing of Kubernetes: what it observes and changes goes through the ports of [`ports`]. One object has
-//! one loop; a source that hangs, fails or panics is cut off by its own deadline and delays no other object.
+//! one loop; a source that hangs, fails or panics is cut off by its own deadline and delays no other object, and no other
+//! trigger of its own object past the next tick. A loop that panics is quarantined.
 
 pub mod board;
 pub mod engine;
 pub mod ports;
 pub mod spec;
 
+mod cadence;
 mod object;
+mod quarantine;
 mod reader;
+mod source;
+mod ticks;
 
 pub use board::{MetricError, Served};
 pub use engine::{Applied, ApplyError, Engine, Settings};

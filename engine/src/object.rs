@@ -1,43 +1,47 @@
-//! One ScaledObject at run time: its connected triggers, its memory, and its loop.
+//! One ScaledObject at run time: its connected triggers, its memory, and what is made of its readings.
 
-use std::convert::Infallible;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use dormouse_core::{
-    Action, DecisionRecord, Fallback, FallbackBehavior, Observation, ReadFailure, ReadingSet, RecordRing,
-    ScalePolicy, TargetKind, TriggerPolicy, TriggerReading, decide,
+    Action, DecisionRecord, Fallback, FallbackBehavior, Observation, ReadFailure, Reading, ReadingSet,
+    RecordRing, ScalePolicy, TargetKind, TriggerPolicy, TriggerReading, decide,
 };
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::timeout;
 
 use crate::board::{MetricError, Served, Slot};
 use crate::engine::Clock;
 use crate::ports::{
     Acted, CHANGED, Journal, Leadership, PortError, Ports, TargetState, TickOutcome, TickReport, TriggerRead,
 };
-use crate::reader::{ReadResult, read};
+use crate::reader::Fault;
+use crate::source::{Answer, Source};
 use crate::spec::{ConnectedTrigger, ObjectSpec};
 
 /// Decisions kept per object.
 const RECORDS: usize = 32;
-/// Over how long first ticks are spread after a start or a take-over.
-const SPREAD: Duration = Duration::from_secs(5);
 /// How often a tick acts on a target that changes under its hands.
 const ATTEMPTS: u32 = 3;
 /// Any single call of a port.
-const PORT_DEADLINE: Duration = Duration::from_secs(10);
+pub(crate) const PORT_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A trigger and where its readings go.
 pub(crate) struct LiveTrigger {
     pub(crate) connected: ConnectedTrigger,
     pub(crate) slot: Arc<Slot>,
+    pub(crate) source: Arc<Source>,
+}
+
+/// What one read gave one trigger.
+pub(crate) struct Arrival {
+    /// Position in [`Object::triggers`].
+    pub(crate) trigger: usize,
+    pub(crate) reading: TriggerReading,
+    took: Duration,
+    shared: bool,
 }
 
 /// What survives a change of the object, as long as this process leads.
@@ -88,7 +92,7 @@ pub(crate) struct Object {
 
 impl Object {
     /// Whether replicas run, as far as was last seen.
-    fn awake(&self) -> bool {
+    pub(crate) fn awake(&self) -> bool {
         self.memory.replicas.load(Ordering::Relaxed) > 0
     }
 
@@ -107,87 +111,39 @@ impl Object {
         let mut leading = self.leadership.subscribe();
         tokio::select! {
             never = self.ticks() => match never {},
-            _ = leading.wait_for(|leads| !leads) => {
-                // Another process goes on from here; what this one remembers is no longer the truth.
-                self.memory.forget_activity();
-                self.waits_its_turn.store(true, Ordering::Relaxed);
-            }
+            _ = leading.wait_for(|leads| !leads) => self.stand_down(),
         }
     }
 
-    async fn ticks(&self) -> Infallible {
-        let interval = self.policy.polling_interval;
-        let spread = self.waits_its_turn.load(Ordering::Relaxed);
-        let mut due = Instant::now()
-            + if spread {
-                self.first_tick_delay()
-            } else {
-                Duration::ZERO
-            };
-        loop {
-            sleep_until(due).await;
-            self.waits_its_turn.store(false, Ordering::Relaxed);
-            let started = Instant::now();
-            self.polling_tick(started.saturating_duration_since(due)).await;
-            // The next tick is due one interval after this one began, or at once if this one took longer.
-            due = (started + interval).max(Instant::now());
-            self.reads_in_between(started, due).await;
-        }
+    /// Another process goes on from here; what this one remembers is no longer the truth.
+    pub(crate) fn stand_down(&self) {
+        self.memory.forget_activity();
+        self.waits_its_turn.store(true, Ordering::Relaxed);
     }
 
-    /// While replicas run, sources are read between polling ticks too, in equal steps of at most the awake cadence, so
-    /// that the HPA is never more than one of its own syncs behind.
-    async fn reads_in_between(&self, started: Instant, due: Instant) {
-        let interval = self.policy.polling_interval;
-        let steps = u32::try_from(
-            interval
-                .as_nanos()
-                .div_ceil(ScalePolicy::AWAKE_CADENCE.as_nanos()),
-        )
-        .unwrap_or(1);
-        for step in 1..steps {
-            let at = started + interval * step / steps;
-            if at >= due {
-                return;
-            }
-            sleep_until(at).await;
-            if self.awake() {
-                let uncached = |trigger: &&LiveTrigger| !trigger.connected.spec.use_cached_metrics;
-                let mut reads = self.start_reads(self.triggers.iter().filter(uncached));
-                while reads.next().await.is_some() {}
-            }
-        }
-    }
-
-    /// Spreads objects over the window by their uid; those with replicas go into its first half.
-    fn first_tick_delay(&self) -> Duration {
-        let window = self.policy.polling_interval.min(SPREAD) / 2;
-        let mut hasher = DefaultHasher::new();
-        self.spec.uid.hash(&mut hasher);
-        let share = u32::try_from(hasher.finish() >> 48).unwrap_or(0);
-        let offset = window * share / 0x1_0000;
-        if self.spec.was_active {
-            offset
-        } else {
-            window + offset
-        }
-    }
-
-    fn start_reads<'a>(
-        &'a self,
-        triggers: impl Iterator<Item = &'a LiveTrigger>,
-    ) -> FuturesUnordered<impl Future<Output = TriggerReading> + 'a> {
-        triggers.map(|trigger| self.read_one(trigger)).collect()
-    }
-
-    async fn read_one(&self, trigger: &LiveTrigger) -> TriggerReading {
-        let result = read(trigger.connected.scaler.clone(), &self.now).await;
-        self.take_in(trigger, result)
-    }
-
-    fn take_in(&self, trigger: &LiveTrigger, result: ReadResult) -> TriggerReading {
-        let failures = trigger.slot.publish(&result);
+    /// Asks the source of one trigger. What it says is served from that moment on, whatever the loop does meanwhile.
+    pub(crate) async fn read_one(&self, index: usize, trigger: &LiveTrigger) -> Arrival {
         let connected = &trigger.connected;
+        let (answer, own) = trigger.source.ask(&connected.scaler, &self.now).await;
+        let outcome = connected.reading(&answer);
+        let failures = trigger.slot.publish(&answer, &outcome);
+        Arrival {
+            trigger: index,
+            reading: TriggerReading {
+                metric_name: connected.policy.metric_name.clone(),
+                outcome,
+                failures,
+            },
+            took: answer.took,
+            shared: !own,
+        }
+    }
+
+    /// Writes a read down.
+    pub(crate) fn note(&self, arrival: &Arrival) {
+        let Some(LiveTrigger { connected, .. }) = self.triggers.get(arrival.trigger) else {
+            return;
+        };
         self.journal.read(
             &self.spec.key,
             &TriggerRead {
@@ -195,69 +151,14 @@ impl Object {
                 label: connected.label(),
                 trigger_type: &connected.spec.params.trigger_type,
                 metric_name: &connected.policy.metric_name,
-                outcome: result.outcome.as_ref(),
-                took: result.took,
+                outcome: arrival.reading.outcome.as_ref(),
+                took: arrival.took,
+                shared: arrival.shared,
             },
         );
-        TriggerReading {
-            metric_name: connected.policy.metric_name.clone(),
-            outcome: result.outcome,
-            failures,
-        }
     }
 
-    async fn polling_tick(&self, late_by: Duration) {
-        // The target and all sources are asked at the same time: none of them waits for another.
-        let mut observed = pin!(self.observe(false));
-        let mut reads = self.start_reads(self.triggers.iter());
-        let mut arrived = Vec::with_capacity(self.triggers.len());
-        let mut state = None;
-        let mut woken = false;
-        loop {
-            tokio::select! {
-                result = &mut observed, if state.is_none() => state = Some(result),
-                Some(reading) = reads.next() => arrived.push(reading),
-                else => break,
-            }
-            // One active trigger is enough to wake the target: a slower one beside it must not delay that.
-            let early = arrived.len() < self.triggers.len() && arrived.iter().any(is_active) && !woken;
-            if let Some(Ok(seen)) = state.as_mut().filter(|_| early)
-                && matches!(
-                    self.decide(seen.replicas, &self.in_order(&arrived))
-                        .decision
-                        .action,
-                    Action::Activate { .. }
-                )
-            {
-                woken = true;
-                self.decide_and_act(seen, &self.in_order(&arrived), late_by).await;
-            }
-        }
-        // A look at the target that failed must not cost a wake: this one goes before all other calls.
-        if !self.awake() && matches!(state, Some(Err(_))) && arrived.iter().any(is_active) {
-            state = Some(self.observe(true).await);
-        }
-        match state {
-            Some(Ok(mut seen)) => {
-                self.decide_and_act(&mut seen, &self.in_order(&arrived), late_by)
-                    .await
-            }
-            Some(Err(error)) => {
-                let outcome = TickOutcome::TargetUnknown(&error);
-                self.journal
-                    .tick(TickReport {
-                        spec: &self.spec,
-                        late_by,
-                        outcome,
-                    })
-                    .await;
-            }
-            // The loop above ends only when the look at the target has come to an end.
-            None => {}
-        }
-    }
-
-    async fn observe(&self, waking: bool) -> Result<TargetState, PortError> {
+    pub(crate) async fn observe(&self, waking: bool) -> Result<TargetState, PortError> {
         let state = within_deadline(self.ports.target.observe(waking)).await?;
         self.memory.replicas.store(state.replicas, Ordering::Relaxed);
         Ok(state)
@@ -265,7 +166,12 @@ impl Object {
 
     /// Decides, acts and writes it down. Where the target changed since it was seen (a slow trigger may have taken long to
     /// answer, and the HPA or a person was quicker), it is looked at and decided on again.
-    async fn decide_and_act(&self, seen: &mut TargetState, readings: &ReadingSet, late_by: Duration) {
+    pub(crate) async fn decide_and_act(
+        &self,
+        seen: &mut TargetState,
+        readings: &ReadingSet,
+        late_by: Duration,
+    ) {
         for attempt in 1..=ATTEMPTS {
             let record = self.decide(seen.replicas, readings);
             let acted = self.act(&record, seen).await;
@@ -302,27 +208,7 @@ impl Object {
         }
     }
 
-    /// The readings in the order of the policy; one that has not come yet counts as missing, which never lowers anything.
-    fn in_order(&self, arrived: &[TriggerReading]) -> ReadingSet {
-        let of = |trigger: &LiveTrigger| {
-            let name = &trigger.connected.policy.metric_name;
-            arrived
-                .iter()
-                .find(|reading| reading.metric_name == *name)
-                .cloned()
-                .unwrap_or_else(|| TriggerReading {
-                    metric_name: name.clone(),
-                    outcome: Err(ReadFailure {
-                        category: "pending",
-                        message: "not read yet".into(),
-                    }),
-                    failures: 0,
-                })
-        };
-        ReadingSet(self.triggers.iter().map(of).collect())
-    }
-
-    fn decide(&self, replicas: u32, readings: &ReadingSet) -> DecisionRecord {
+    pub(crate) fn decide(&self, replicas: u32, readings: &ReadingSet) -> DecisionRecord {
         let now = (self.now)();
         let mut last_active = lock(&self.memory.last_active);
         let observation = Observation {
@@ -364,10 +250,11 @@ impl Object {
     pub(crate) async fn served(&self, metric: &str, read_through: bool) -> Result<Served, MetricError> {
         let named =
             |trigger: &&LiveTrigger| trigger.connected.policy.metric_name.eq_ignore_ascii_case(metric);
-        let trigger = self
+        let (index, trigger) = self
             .triggers
             .iter()
-            .find(named)
+            .enumerate()
+            .find(|(_, trigger)| named(trigger))
             .ok_or_else(|| MetricError::UnknownMetric(metric.to_owned()))?;
         let policy = &trigger.connected.policy;
         if read_through || self.waits_its_turn.load(Ordering::Relaxed) {
@@ -378,7 +265,7 @@ impl Object {
                 .latest()
                 .is_none_or(|latest| latest.taken.elapsed() > cadence)
             {
-                self.read_one(trigger).await;
+                self.note(&self.read_one(index, trigger).await);
             }
         }
         let name = || policy.metric_name.clone();
@@ -446,8 +333,17 @@ impl Object {
     }
 }
 
-fn is_active(reading: &TriggerReading) -> bool {
-    reading.outcome.as_ref().is_ok_and(|reading| reading.active)
+impl ConnectedTrigger {
+    /// What an answer means to this trigger. A value that others asked for is held against its own threshold.
+    fn reading(&self, answer: &Answer) -> Result<Reading, ReadFailure> {
+        let told = |fault: &Fault| fault.told_of(&self.policy.trigger_type, &self.policy.metric_name);
+        let observed = answer.outcome.as_ref().map_err(told)?;
+        let active = match self.question {
+            Some(question) => observed.value > question.activation,
+            None => observed.active,
+        };
+        Reading::new(observed.value, active, answer.at).ok_or_else(|| told(&Fault::NotFinite))
+    }
 }
 
 /// Ports have deadlines of their own; this one holds even where an implementation forgot.

@@ -92,6 +92,9 @@ pub trait Journal: Send + Sync {
     fn read(&self, object: &ObjectKey, read: &TriggerRead<'_>);
     /// A polling tick is over.
     fn tick<'a>(&'a self, report: TickReport<'a>) -> BoxFuture<'a, ()>;
+    /// The loop of an object broke off by a fault in this program. It begins again after `rest`, or at once when the object
+    /// is changed; until then its target is left alone.
+    fn quarantined<'a>(&'a self, spec: &'a ObjectSpec, rest: Duration) -> BoxFuture<'a, ()>;
 }
 
 /// One read of one source.
@@ -108,6 +111,8 @@ pub struct TriggerRead<'a> {
     pub outcome: Result<&'a Reading, &'a ReadFailure>,
     /// How long it took.
     pub took: Duration,
+    /// Whether the source was asked for another object, and this one only shared the answer.
+    pub shared: bool,
 }
 
 /// One polling tick.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use dormouse_core::{MetricTarget, ScalePolicy, TargetKind, TriggerPolicy, metric_name};
-use dormouse_scalers::{MetricSpec, Trigger, TriggerParams};
+use dormouse_scalers::{MetricSpec, Question, Trigger, TriggerParams};
 use jiff::Timestamp;
 
 /// Namespace and name of a ScaledObject.
@@ -79,6 +79,8 @@ pub(crate) struct ConnectedTrigger {
     pub(crate) policy: TriggerPolicy,
     pub(crate) metric: MetricSpec,
     pub(crate) scaler: Arc<dyn Trigger>,
+    /// What it asks, where others may ask the same.
+    pub(crate) question: Option<Question>,
 }
 
 impl ConnectedTrigger {
@@ -99,6 +101,7 @@ impl ConnectedTrigger {
             spec,
             policy,
             metric,
+            question: scaler.question(),
             scaler,
         }
     }

@@ -14,6 +14,7 @@ use std::{
     fmt::{Debug, Display},
     future::Future,
     hash::Hash,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -253,7 +254,12 @@ where
                 match free.then(|| state.take(Instant::now())).flatten() {
                     Some(key) => {
                         drop(state);
-                        workers.start(key.clone(), handle(key));
+                        // What the handler does before its first await may panic as well.
+                        let work = catch_unwind(AssertUnwindSafe(|| handle(key.clone())));
+                        match work {
+                            Ok(work) => workers.start(key, work),
+                            Err(_) => self.finish(key, Err("panicked".to_owned())),
+                        }
                     }
                     None => break state.delayed.keys().next().filter(|_| free).map(|slot| slot.0),
                 }

@@ -14,7 +14,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::ObjectReference;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::context::watch_key;
 use crate::events::Events;
@@ -229,6 +229,26 @@ impl OperatorJournal {
         }
     }
 
+    async fn rests(&self, key: &ObjectKey, rest: Duration) {
+        const MESSAGE: &str = "Scaling of this ScaledObject broke off by an internal failure; its replicas stay as they \
+                               are until it is tried again, within 5 minutes, or at once when the ScaledObject changes";
+        self.metrics.quarantined(key);
+        self.metrics.object_error(key);
+        if !self.leadership.is_leader() {
+            return;
+        }
+        error!(object = %key, retry_in = ?rest, "internal failure: this object is quarantined");
+        let changed = self
+            .status
+            .update(key, |status| status::set_quarantined(status, MESSAGE))
+            .await;
+        if let Some(about) = self.about(key)
+            && changed.is_some_and(|changed| changed.before != changed.after)
+        {
+            self.events.send(&about, true, "KEDAScalerFailed", MESSAGE);
+        }
+    }
+
     /// Forgets an object.
     pub fn forget(&self, key: &ObjectKey) {
         self.failing
@@ -254,5 +274,9 @@ impl Journal for OperatorJournal {
             }
         }
         .boxed()
+    }
+
+    fn quarantined<'a>(&'a self, spec: &'a ObjectSpec, rest: Duration) -> BoxFuture<'a, ()> {
+        self.rests(&spec.key, rest).boxed()
     }
 }

@@ -24,6 +24,7 @@ pub struct OperatorMetrics {
     object_errors: Family<Labels, Counter>,
     object_paused: Family<Labels, Gauge>,
     loop_latency: Family<Labels, Decimal>,
+    quarantines: Family<Labels, Counter>,
     triggers: Family<Labels, Gauge>,
     resources: Family<Labels, Gauge>,
     series: Mutex<HashMap<ObjectKey, HashSet<Labels>>>,
@@ -42,6 +43,7 @@ impl OperatorMetrics {
             object_errors: Family::default(),
             object_paused: Family::default(),
             loop_latency: Family::default(),
+            quarantines: Family::default(),
             triggers: Family::default(),
             resources: Family::default(),
             series: Mutex::default(),
@@ -96,6 +98,11 @@ impl OperatorMetrics {
                 f.loop_latency.clone(),
             );
             registry.register(
+                "dormouse_scaled_object_quarantines",
+                "How often each ScaledObject was quarantined after an internal failure",
+                f.quarantines.clone(),
+            );
+            registry.register(
                 "keda_trigger_registered_total",
                 "Triggers in use, by type",
                 f.triggers.clone(),
@@ -141,6 +148,11 @@ impl OperatorMetrics {
     /// Something went wrong with an object.
     pub fn object_error(&self, key: &ObjectKey) {
         self.object_errors.get_or_create(&object_labels(key)).inc();
+    }
+
+    /// An object was quarantined.
+    pub fn quarantined(&self, key: &ObjectKey) {
+        self.quarantines.get_or_create(&object_labels(key)).inc();
     }
 
     /// An object was checked.
@@ -209,6 +221,7 @@ impl OperatorMetrics {
         let labels = object_labels(key);
         self.object_errors.remove(&labels);
         self.object_paused.remove(&labels);
+        self.quarantines.remove(&labels);
         self.loop_latency.remove(&loop_labels(key));
     }
 }
@@ -258,6 +271,7 @@ mod tests {
             metric_name: "s0-metric-api-v",
             outcome,
             took: Duration::from_millis(2),
+            shared: false,
         }
     }
 

@@ -139,7 +139,8 @@ fn no_fallback() -> Condition {
 pub fn set_decided(status: &mut ScaledObjectStatus, record: &DecisionRecord, fallback: Option<Fallback>) {
     let decision = &record.decision;
     let was_active = holds(status, conditions::ACTIVE);
-    // A target is woken as soon as one trigger is active; what the slower ones say is told by the report that follows.
+    // A target is woken as soon as one trigger is active, and a tick does not wait for a slow one beyond its time: what is
+    // not known yet is told by the report that follows.
     let complete = record
         .readings
         .iter()
@@ -148,14 +149,16 @@ pub fn set_decided(status: &mut ScaledObjectStatus, record: &DecisionRecord, fal
         if complete {
             set(status, ready(decision));
         }
-        set(status, active(decision));
+        if complete || decision.activity.is_active() {
+            set(status, active(decision));
+        }
     }
     if complete {
         set(status, fallback_condition(decision));
     }
     let is_active = decision.activity.is_active();
     // While the last check failed, the Active condition says nothing, and so is no edge.
-    let edge = is_active != was_active && !check_failed(status);
+    let edge = is_active != was_active && !check_failed(status) && (complete || is_active);
     if edge || (is_active && status.last_active_time.is_none()) {
         status.last_active_time = decision.last_active.map(|at| Time(up_to_second(at)));
     }
@@ -254,6 +257,21 @@ pub fn set_target_unknown(status: &mut ScaledObjectStatus, message: &str) {
                 conditions::READY,
                 ConditionStatus::False,
                 reason::ERROR_GETTING_CURRENT_REPLICAS,
+                message,
+            ),
+        );
+    }
+}
+
+/// The loop of the object broke off. The first tick that reads all triggers again takes this back.
+pub fn set_quarantined(status: &mut ScaledObjectStatus, message: &str) {
+    if !check_failed(status) {
+        set(
+            status,
+            Condition::new(
+                conditions::READY,
+                ConditionStatus::False,
+                reason::TRIGGER_ERROR,
                 message,
             ),
         );

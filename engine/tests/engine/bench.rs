@@ -17,9 +17,11 @@ use dormouse_engine::{
     Autoscaler, AutoscalerSpec, Engine, Journal, Leadership, MetricError, ObjectKey, ObjectSpec, PortError,
     Ports, Settings, Target, TargetState, TickOutcome, TickReport, TriggerRead, TriggerSpec,
 };
-use dormouse_scalers::clients::{Clients, ClientsConfig};
+use dormouse_scalers::clients::{Clients, ClientsConfig, Fingerprint};
 use dormouse_scalers::error::ReadErrorKind;
-use dormouse_scalers::{ConfigError, Connect, MetricSpec, Observed, ReadError, Trigger, TriggerParams};
+use dormouse_scalers::{
+    ConfigError, Connect, MetricSpec, Observed, Question, ReadError, Trigger, TriggerParams,
+};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -35,6 +37,8 @@ pub(crate) enum Source {
     Hangs,
     Panics,
     SaysNaN,
+    /// Holds on to its thread until this many milliseconds are over, whoever cancels it.
+    Blocks(u64),
 }
 
 #[derive(Clone)]
@@ -56,6 +60,7 @@ impl Script {
 pub(crate) struct Scripted {
     pub(crate) script: Script,
     pub(crate) name: String,
+    pub(crate) question: Option<Question>,
 }
 
 impl Trigger for Scripted {
@@ -88,9 +93,17 @@ impl Trigger for Scripted {
                 Source::Hangs => std::future::pending().await,
                 Source::Panics => panic!("a parser that fails"),
                 Source::SaysNaN => Ok(Observed::above(f64::NAN, 0.0)),
+                Source::Blocks(millis) => {
+                    std::thread::sleep(Duration::from_millis(millis));
+                    Ok(Observed::above(1.0, 0.0))
+                }
             }
         }
         .boxed()
+    }
+
+    fn question(&self) -> Option<Question> {
+        self.question
     }
 }
 
@@ -105,6 +118,12 @@ pub(crate) struct World {
     pub(crate) ensured: Mutex<Vec<AutoscalerSpec>>,
     pub(crate) removed: AtomicUsize,
     pub(crate) ticks: Mutex<Vec<String>>,
+    /// The longest any tick was late.
+    pub(crate) latest: Mutex<Duration>,
+    /// (object, seconds since the start, rest) of each quarantine.
+    pub(crate) quarantines: Mutex<Vec<(String, f64, u64)>>,
+    /// The object whose ticks cannot be written down without a panic.
+    pub(crate) cursed: Mutex<Option<String>>,
     pub(crate) started: Mutex<Option<Instant>>,
 }
 
@@ -195,7 +214,17 @@ impl Journal for Notes {
             TickOutcome::TargetUnknown(_) => "target-unknown".to_owned(),
             TickOutcome::Decided { record, .. } => record.decision.reason.name().to_owned(),
         };
+        let cursed = self.0.cursed.lock().unwrap().clone();
+        assert_ne!(cursed, Some(report.spec.key.name.clone()), "a journal that fails");
         self.0.ticks.lock().unwrap().push(note);
+        let mut latest = self.0.latest.lock().unwrap();
+        *latest = report.late_by.max(*latest);
+        async {}.boxed()
+    }
+
+    fn quarantined<'a>(&'a self, spec: &'a ObjectSpec, rest: Duration) -> BoxFuture<'a, ()> {
+        let note = (spec.key.name.clone(), self.0.elapsed(), rest.as_secs());
+        self.0.quarantines.lock().unwrap().push(note);
         async {}.boxed()
     }
 }
@@ -238,6 +267,10 @@ impl Bench {
             match known.get(&name) {
                 Some(script) => Ok(Arc::new(Scripted {
                     script: script.clone(),
+                    question: cx.params.metadata.get("asks").map(|asks| Question {
+                        fingerprint: Fingerprint::of(&[asks]),
+                        activation: cx.params.metadata["activation"].parse().unwrap(),
+                    }),
                     name,
                 })),
                 None => Err(ConfigError::UnknownType(name)),
@@ -279,6 +312,17 @@ impl Bench {
             .await
             .map(|served| served.value)
     }
+}
+
+/// An object named `name` with one trigger that asks a question which others may ask too.
+pub(crate) fn asking(name: &str, source: &str, question: &str, activation: f64, interval: u64) -> ObjectSpec {
+    let mut asking = spec(&[source], interval, 300);
+    asking.key = ObjectKey::new("shop", name);
+    asking.uid = name.to_owned();
+    let metadata = &mut asking.triggers[0].params.metadata;
+    metadata.insert("asks".to_owned(), question.to_owned());
+    metadata.insert("activation".to_owned(), activation.to_string());
+    asking
 }
 
 pub(crate) fn key() -> ObjectKey {

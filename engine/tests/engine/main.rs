@@ -1,6 +1,8 @@
 //! The engine on paused time, with scripted triggers and a target in memory.
 
 mod bench;
+mod faults;
+mod sharing;
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
