@@ -55,7 +55,7 @@ impl Cadence {
         }
         Moment {
             at: at(step),
-            polling: step % self.steps == 0,
+            polling: step.is_multiple_of(self.steps),
         }
     }
 

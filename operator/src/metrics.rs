@@ -286,6 +286,7 @@ mod tests {
             message: "x".into(),
         };
         metrics.checked(&key, false);
+        metrics.quarantined(&key);
         metrics.read(&key, &read(Ok(&reading)));
         metrics.read(&key, &read(Err(&failure)));
         metrics.registered(
@@ -304,6 +305,7 @@ mod tests {
             "keda_resource_registered_total{type=\"scaled_object\",namespace=\"cap\"} 1",
             "keda_trigger_registered_total{type=\"metrics-api\"} 1",
             "# TYPE keda_scaler_detail_errors_total counter",
+            "dormouse_scaled_object_quarantines_total{namespace=\"cap\",scaledObject=\"full\"} 1",
         ] {
             assert!(text.contains(expected), "{expected}\n{text}");
         }

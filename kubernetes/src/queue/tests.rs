@@ -182,6 +182,33 @@ async fn a_panic_and_a_hang_harm_only_their_own_key() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_handler_that_panics_before_its_first_await_loses_no_key_and_ends_nothing() {
+    let queue = Queue::default();
+    queue.add("panics");
+    queue.add("fine");
+    let (calls, fine) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (called, handled) = (calls.clone(), fine.clone());
+    let (stop, shared) = (CancellationToken::new(), queue.clone());
+    let running = tokio::spawn(async move {
+        let handle = move |key: &'static str| {
+            if key == "panics" {
+                assert!(called.fetch_add(1, Ordering::SeqCst) > 1, "bad object");
+            }
+            handled.fetch_add(1, Ordering::SeqCst);
+            async { Ok::<_, String>(Action::Done) }
+        };
+        shared.run(2, stop, handle).await;
+    });
+    sleep(SECOND * 5).await;
+    assert_eq!(
+        (calls.load(Ordering::SeqCst), fine.load(Ordering::SeqCst)),
+        (3, 2)
+    );
+    assert!(queue.is_empty() && !running.is_finished());
+    running.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn at_shutdown_what_runs_is_finished_and_nothing_new_begins() {
     let queue = Queue::default();
     queue.add("a");

@@ -194,3 +194,42 @@ fn a_check_does_not_hide_that_a_trigger_fails() {
     set_checked(&mut status, Pause::Full { replicas: None });
     assert!(holds(&status, conditions::READY), "a paused object reads nothing");
 }
+
+#[test]
+fn what_is_not_known_yet_does_not_make_a_steady_object_flap() {
+    let mut status = fresh();
+    set_decided(&mut status, &record(true, Some(at(10_500))), None);
+    let before = status.clone();
+    // The tick ended while its only trigger had not answered; the read before was fine.
+    let mut unknown = record(false, Some(at(10_500)));
+    unknown.decision.activity = Activity::Inactive;
+    unknown.decision.health = TriggerHealth::Unknown;
+    unknown.readings.0[0].outcome = Err(ReadFailure {
+        category: "pending",
+        message: "not read yet".into(),
+    });
+    set_decided(&mut status, &unknown, None);
+    assert_eq!(status, before);
+    // Once it has failed, it is told.
+    unknown.readings.0[0].failures = 1;
+    set_decided(&mut status, &unknown, None);
+    assert_eq!(
+        find(&status, conditions::READY).unwrap().reason.as_deref(),
+        Some(reason::TRIGGER_ERROR)
+    );
+    assert!(!holds(&status, conditions::ACTIVE));
+}
+
+#[test]
+fn a_quarantine_is_said_until_a_tick_comes_through() {
+    let mut status = fresh();
+    set_quarantined(&mut status, "broke off");
+    set_checked(&mut status, Pause::No);
+    let ready = find(&status, conditions::READY).unwrap();
+    assert_eq!(
+        (ready.status, ready.message.as_deref()),
+        (ConditionStatus::False, Some("broke off"))
+    );
+    set_decided(&mut status, &record(true, Some(at(10_500))), None);
+    assert!(holds(&status, conditions::READY));
+}
