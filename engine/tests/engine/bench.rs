@@ -63,6 +63,11 @@ pub(crate) struct Scripted {
     pub(crate) question: Option<Question>,
 }
 
+#[expect(clippy::disallowed_methods, reason = "to block the thread is what it is for")]
+fn hold_the_thread(millis: u64) {
+    std::thread::sleep(Duration::from_millis(millis));
+}
+
 impl Trigger for Scripted {
     fn label(&self) -> &'static str {
         "scriptedScaler"
@@ -94,7 +99,7 @@ impl Trigger for Scripted {
                 Source::Panics => panic!("a parser that fails"),
                 Source::SaysNaN => Ok(Observed::above(f64::NAN, 0.0)),
                 Source::Blocks(millis) => {
-                    std::thread::sleep(Duration::from_millis(millis));
+                    hold_the_thread(millis);
                     Ok(Observed::above(1.0, 0.0))
                 }
             }
