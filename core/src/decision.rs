@@ -188,7 +188,7 @@ pub fn decide(
     let fallen_back = named(|v| matches!(v, Verdict::FallenBack { .. }));
     let missing = verdicts.iter().any(|(_, v)| matches!(v, Verdict::Missing));
     // Resource metrics alone say nothing about zero: such an object never sleeps.
-    let resource_only = policy.triggers.is_empty() && policy.has_resource_triggers;
+    let resource_only = policy.triggers.is_empty() && !policy.resources.is_empty();
     let triggered = !active_metrics.is_empty() || resource_only;
     let outcome = if policy.pause.is_full() {
         Outcome {

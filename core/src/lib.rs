@@ -17,6 +17,7 @@ pub mod quantity;
 pub mod reading;
 pub mod record;
 pub mod replicas;
+pub mod resource;
 
 pub use decision::{Action, Activity, Decision, Observation, Reason, TriggerHealth, decide};
 pub use policy::{Fallback, FallbackBehavior, MetricTarget, Pause, ScalePolicy, TargetKind, TriggerPolicy};
@@ -24,3 +25,4 @@ pub use quantity::Quantity;
 pub use reading::{ReadFailure, Reading, ReadingSet, TriggerReading};
 pub use record::{DecisionRecord, RecordRing};
 pub use replicas::{ReplicaRange, ReplicaRangeError};
+pub use resource::{PodResource, ResourceMetric, ResourceTarget};

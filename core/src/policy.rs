@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::replicas::ReplicaRange;
+use crate::resource::ResourceMetric;
 
 /// Everything of a ScaledObject that the decision depends on.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,8 +24,8 @@ pub struct ScalePolicy {
     pub force_activation: bool,
     /// The triggers that are read, in the order of the manifest. Resource triggers (cpu, memory) are the HPA's and not here.
     pub triggers: Vec<TriggerPolicy>,
-    /// Whether the HPA also has resource metrics.
-    pub has_resource_triggers: bool,
+    /// What the HPA measures on the pods itself, in the order of the manifest.
+    pub resources: Vec<ResourceMetric>,
 }
 
 /// One trigger that Dormouse reads.

@@ -88,7 +88,7 @@ fn policy(
         pause: Pause::No,
         force_activation: false,
         triggers: (0..triggers).map(trigger).collect(),
-        has_resource_triggers: false,
+        resources: Vec::new(),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dormouse_core::DecisionRecord;
 use dormouse_scalers::clients::Clients;
-use dormouse_scalers::{ConfigError, Connect, ServiceEndpoints, Trigger, connect};
+use dormouse_scalers::{ConfigError, Connect, CountPods, ServiceEndpoints, Trigger, connect};
 use jiff::Timestamp;
 use tokio::sync::Mutex;
 use tokio_util::task::AbortOnDropHandle;
@@ -34,6 +34,8 @@ pub struct Settings {
     pub clients: Arc<Clients>,
     /// Service addresses, where there is a cluster.
     pub endpoints: Option<Arc<dyn ServiceEndpoints>>,
+    /// Counts pods, where there is a cluster.
+    pub pods: Option<Arc<dyn CountPods>>,
     /// How scalers are built: by their registry.
     pub connect: Connector,
     /// The time of day.
@@ -52,6 +54,7 @@ impl Settings {
             default_deadline,
             clients,
             endpoints,
+            pods: None,
             connect: Arc::new(connect),
             now: Arc::new(Timestamp::now),
         }
@@ -204,6 +207,7 @@ impl Engine {
                 replicas: policy.replicas,
                 pause: policy.pause,
                 metrics,
+                resources: policy.resources.clone(),
             };
             within_deadline(ports.autoscaler.ensure(&autoscaler))
                 .await
@@ -399,6 +403,7 @@ impl Engine {
             default_deadline: settings.default_deadline,
             clients: settings.clients.clone(),
             endpoints: settings.endpoints.clone(),
+            pods: settings.pods.clone(),
             params: trigger.params.clone(),
         };
         (settings.connect)(&cx).map_err(|error| ApplyError::Trigger {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dormouse_core::{DecisionRecord, Pause, ReadFailure, Reading, ReplicaRange, TargetKind};
+use dormouse_core::{DecisionRecord, Pause, ReadFailure, Reading, ReplicaRange, ResourceMetric, TargetKind};
 use dormouse_scalers::Target as TargetQuantity;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
@@ -63,8 +63,10 @@ pub struct AutoscalerSpec {
     pub replicas: ReplicaRange,
     /// Directions that are closed.
     pub pause: Pause,
-    /// The metrics, in the order of the manifest.
+    /// The external metrics, in the order of the manifest.
     pub metrics: Vec<AutoscalerMetric>,
+    /// What it measures on the pods itself.
+    pub resources: Vec<ResourceMetric>,
 }
 
 /// One external metric.

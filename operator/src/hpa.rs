@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use dormouse_api::{GroupVersionKindResource, ScaledObject, labels};
-use dormouse_core::{Pause, TargetKind};
+use dormouse_core::{Pause, ResourceMetric, ResourceTarget, TargetKind};
 use dormouse_engine::{AutoscalerMetric, AutoscalerSpec};
 use dormouse_scalers::Target;
 use k8s_openapi::api::autoscaling::v2::{
-    CrossVersionObjectReference, ExternalMetricSource, HPAScalingPolicy, HPAScalingRules,
-    HorizontalPodAutoscaler, HorizontalPodAutoscalerBehavior, HorizontalPodAutoscalerSpec, MetricIdentifier,
-    MetricSpec, MetricTarget,
+    ContainerResourceMetricSource, CrossVersionObjectReference, ExternalMetricSource, HPAScalingPolicy,
+    HPAScalingRules, HorizontalPodAutoscaler, HorizontalPodAutoscalerBehavior, HorizontalPodAutoscalerSpec,
+    MetricIdentifier, MetricSpec, MetricTarget, ResourceMetricSource,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
@@ -55,12 +55,7 @@ pub fn desired(
             min_replicas: Some(to_i32(spec.replicas.hpa_min())),
             max_replicas: to_i32(spec.replicas.max()),
             behavior: behavior(object, spec.pause),
-            metrics: Some(
-                spec.metrics
-                    .iter()
-                    .map(|metric| external(metric, &object.name_any()))
-                    .collect(),
-            ),
+            metrics: Some(metrics(spec, &object.name_any())),
         }),
         status: None,
     }
@@ -120,6 +115,46 @@ fn behavior(object: &ScaledObject, pause: Pause) -> Option<HorizontalPodAutoscal
         disable(&mut behavior.get_or_insert_default().scale_up);
     }
     behavior
+}
+
+/// As KEDA orders them: by the name of their type, and as in the manifest within each.
+fn metrics(spec: &AutoscalerSpec, scaled_object: &str) -> Vec<MetricSpec> {
+    let external = spec.metrics.iter().map(|metric| external(metric, scaled_object));
+    let mut all: Vec<MetricSpec> = external.chain(spec.resources.iter().map(resource)).collect();
+    all.sort_by(|left, right| left.type_.cmp(&right.type_));
+    all
+}
+
+fn resource(metric: &ResourceMetric) -> MetricSpec {
+    let name = metric.resource.name().to_owned();
+    let target = match metric.target {
+        ResourceTarget::Utilization(percent) => MetricTarget {
+            type_: "Utilization".to_owned(),
+            average_utilization: Some(percent),
+            ..Default::default()
+        },
+        ResourceTarget::AverageValue(quantity) => MetricTarget {
+            type_: "AverageValue".to_owned(),
+            average_value: Some(Quantity(quantity.to_string())),
+            ..Default::default()
+        },
+    };
+    match metric.container.clone() {
+        Some(container) => MetricSpec {
+            type_: "ContainerResource".to_owned(),
+            container_resource: Some(ContainerResourceMetricSource {
+                container,
+                name,
+                target,
+            }),
+            ..Default::default()
+        },
+        None => MetricSpec {
+            type_: "Resource".to_owned(),
+            resource: Some(ResourceMetricSource { name, target }),
+            ..Default::default()
+        },
+    }
 }
 
 fn external(metric: &AutoscalerMetric, scaled_object: &str) -> MetricSpec {
@@ -253,7 +288,7 @@ mod tests {
     use std::time::Duration;
 
     use dormouse_api::{Advanced, HorizontalPodAutoscalerConfig, ScaledObjectSpec};
-    use dormouse_core::ReplicaRange;
+    use dormouse_core::{PodResource, ReplicaRange};
 
     use super::*;
 
@@ -286,6 +321,7 @@ mod tests {
                 metric("s0-a", TargetKind::AverageValue, Target::Whole(8)),
                 metric("s1-b", TargetKind::Value, Target::Decimal(0.5)),
             ],
+            resources: Vec::new(),
         }
     }
 
@@ -317,6 +353,50 @@ mod tests {
         assert_eq!(
             spec["metrics"][1]["external"]["target"],
             serde_json::json!({"type": "Value", "value": "500m"})
+        );
+    }
+
+    #[test]
+    fn resource_metrics_stand_around_the_external_ones() {
+        let measured = |resource, container: Option<&str>, target| ResourceMetric {
+            resource,
+            container: container.map(str::to_owned),
+            target,
+        };
+        let mut wanted = spec(Pause::No);
+        let half = dormouse_core::Quantity::parse("0.5").unwrap();
+        wanted.resources = vec![
+            measured(PodResource::Memory, None, ResourceTarget::Utilization(80)),
+            measured(PodResource::Cpu, Some("app"), ResourceTarget::AverageValue(half)),
+            measured(PodResource::Cpu, None, ResourceTarget::Utilization(60)),
+        ];
+        let hpa = desired(&object(), &gvkr(), &wanted, "1");
+        let metrics = serde_json::to_value(hpa.spec.unwrap().metrics).unwrap();
+        let types: Vec<_> = metrics
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|metric| metric["type"].as_str().unwrap())
+            .collect();
+        assert_eq!(
+            types,
+            [
+                "ContainerResource",
+                "External",
+                "External",
+                "Resource",
+                "Resource"
+            ]
+        );
+        assert_eq!(
+            metrics[0]["containerResource"],
+            serde_json::json!({
+                "container": "app", "name": "cpu", "target": {"type": "AverageValue", "averageValue": "500m"},
+            })
+        );
+        assert_eq!(
+            metrics[3]["resource"],
+            serde_json::json!({"name": "memory", "target": {"type": "Utilization", "averageUtilization": 80}})
         );
     }
 

@@ -17,7 +17,7 @@ use dormouse_kubernetes::discovery::DiscoveryFailure;
 use dormouse_kubernetes::{CallError, Priority};
 use dormouse_translate::parameters::ResolveError;
 use dormouse_translate::triggers::{distinct_authentications, distinct_types};
-use dormouse_translate::{Refusal, Resolver, annotations, policy, triggers};
+use dormouse_translate::{Refusal, Resolver, annotations, policy, resources, triggers};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt};
@@ -29,7 +29,7 @@ use crate::conflicts::{in_the_way, outranked, target_type};
 use crate::context::{Context, VERSION, watch_key};
 use crate::objects::ClusterObjects;
 use crate::target::{ScaleTarget, replicas};
-use crate::{finalize, status};
+use crate::{finalize, measured, status};
 
 /// Why an object is not in order. `message` is for the Ready condition.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,7 +44,8 @@ pub struct CheckFailure {
 }
 
 impl CheckFailure {
-    fn new(prefix: &str, cause: impl std::fmt::Display) -> Self {
+    /// `cause`, after KEDA's words for the step that failed.
+    pub fn new(prefix: &str, cause: impl std::fmt::Display) -> Self {
         Self {
             message: format!("{prefix}: {cause}"),
             scaler: None,
@@ -69,6 +70,7 @@ struct Found {
     target: Option<GroupVersionKindResource>,
     original_replicas: Option<u32>,
     missing: Vec<String>,
+    measured: Vec<String>,
     applied: Option<Applied>,
     stopped: bool,
 }
@@ -179,7 +181,7 @@ async fn check(
         let gvkr = resolve_target(cx, key, object).await?;
         return hold_paused(cx, key, object, &gvkr, replicas, found).await;
     }
-    let policy = policy(object)
+    let mut policy = policy(object)
         .map_err(|refusal| CheckFailure::new("ScaledObject doesn't have a correct specification", refusal))?;
     let plans = triggers(object).map_err(|refusal| {
         CheckFailure::new(
@@ -217,6 +219,16 @@ async fn check(
         cluster_trigger_authentications: &cx.stores.cluster_trigger_authentications,
         target: &target,
     };
+    let resources = resources(object).map_err(|error| CheckFailure {
+        scaler: Some(error.to_string()),
+        ..CheckFailure::new(
+            "failed to ensure HPA is correctly created for ScaledObject",
+            error,
+        )
+    })?;
+    measured::check(cx, key, &objects, &gvkr, &resources).await?;
+    found.measured = measured::names(&resources);
+    policy.resources = resources;
     let resolver = Resolver::new(&objects, object, &cx.resolver);
     let mut specs = Vec::with_capacity(plans.len());
     for plan in &plans {
@@ -442,6 +454,7 @@ async fn report(
         }
         if let Some(applied) = &found.applied {
             status.external_metric_names.clone_from(&applied.metric_names);
+            status.resource_metric_names.clone_from(&found.measured);
             status.hpa_name = Some(hpa.clone());
             status
                 .triggers_activity

@@ -43,6 +43,7 @@ use crate::metric_source::EngineMetrics;
 use crate::metrics::OperatorMetrics;
 use crate::metrics_api::{self, Gatekeeper, Limits};
 use crate::peers::{Leader, TOKEN_FILE};
+use crate::pods::PodCounter;
 use crate::status_book::StatusBook;
 use crate::{authentications, reconcile, undecodable};
 
@@ -269,6 +270,13 @@ fn assemble(
             calls: calls.clone(),
         })),
     );
+    let settings = Settings {
+        pods: Some(Arc::new(PodCounter {
+            client: client.clone(),
+            calls: calls.clone(),
+        })),
+        ..settings
+    };
     let cx = Arc::new(Context {
         discovery: Discovery::new(client.clone(), calls.clone()),
         engine: Engine::new(settings, journal.clone(), leadership.clone()),

@@ -10,6 +10,7 @@
 mod credentials;
 mod failure;
 mod http;
+mod sign;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -35,6 +36,7 @@ use crate::sensitive::Sensitive;
 use credentials::{DefaultChain, Role};
 pub(crate) use failure::read_error;
 use http::SdkHttp;
+pub(crate) use sign::Signer;
 
 /// How long one read of an AWS source may take, as in KEDA.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(15);
@@ -51,6 +53,14 @@ pub(crate) struct AwsMetadata {
     pub(crate) aws_region: String,
     /// URL to use instead of the region's own endpoint. Never used for STS.
     pub(crate) aws_endpoint: Option<String>,
+    #[serde(flatten)]
+    pub(crate) identity: AwsIdentityMetadata,
+}
+
+/// The parameters that say as whom to act; for triggers that are asked by AWS rules only sometimes.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct AwsIdentityMetadata {
     /// Whose identity is used without a pod identity: `operator` for the operator's own; `pod`, or nothing, for what
     /// the authentication or the container's environment gives.
     identity_owner: Option<String>,
@@ -88,12 +98,12 @@ pub(crate) enum Identity {
     },
 }
 
-impl AwsMetadata {
+impl AwsIdentityMetadata {
     /// Picks the identity.
     ///
     /// # Errors
     /// Keys are needed and missing.
-    pub(crate) fn identity(&self, pod_identity: Option<&PodIdentity>) -> Result<Identity, String> {
+    pub(crate) fn pick(&self, pod_identity: Option<&PodIdentity>) -> Result<Identity, String> {
         if let Some(pod) = pod_identity.filter(|pod| pod.provider == "aws") {
             let arn = pod
                 .role_arn
@@ -157,18 +167,18 @@ impl Identity {
 /// operator holds signs for AWS' own endpoints and for those on the allow-list; a trigger's own keys go where it says.
 ///
 /// # Errors
-/// One sentence about `awsEndpoint`.
+/// One sentence about `parameter`.
 pub(crate) fn check_endpoint(
     identity: &Identity,
     service: &str,
-    endpoint: &str,
+    (parameter, endpoint): (&str, &str),
     cx: &Connect,
 ) -> Result<(), String> {
     let host = url::Url::parse(endpoint)
         .ok()
         .filter(|url| matches!(url.scheme(), "http" | "https"))
         .and_then(|url| url.host_str().map(str::to_owned))
-        .ok_or("parameter \"awsEndpoint\" must be an absolute http or https URL")?;
+        .ok_or_else(|| format!("parameter {parameter:?} must be an absolute http or https URL"))?;
     cx.check_host(&host)?;
     if matches!(identity, Identity::Keys { .. })
         || is_own_endpoint(&host, service)
@@ -177,7 +187,7 @@ pub(crate) fn check_endpoint(
         return Ok(());
     }
     Err(format!(
-        "parameter \"awsEndpoint\" names {host:?}, for which the operator's own AWS identity does not sign: AWS' endpoints of the service and the hosts of --aws-endpoint-allow are accepted"
+        "parameter {parameter:?} names {host:?}, for which the operator's own AWS identity does not sign: AWS' endpoints of the service and the hosts of --aws-endpoint-allow are accepted"
     ))
 }
 

@@ -99,12 +99,13 @@ impl Scaler for AwsSqsQueue {
             .to_owned();
         let identity = metadata
             .aws
-            .identity(cx.params.auth.pod_identity.as_ref())
+            .identity
+            .pick(cx.params.auth.pod_identity.as_ref())
             .map_err(error)?;
         let parts = SdkParts::shared(&identity, &metadata.aws.aws_region, cx).map_err(error)?;
         let endpoint = metadata.aws.aws_endpoint.as_deref();
         if let Some(endpoint) = endpoint {
-            aws::check_endpoint(&identity, "sqs", endpoint, cx).map_err(error)?;
+            aws::check_endpoint(&identity, "sqs", ("awsEndpoint", endpoint), cx).map_err(error)?;
         }
         let key = parts.fingerprint.and(&["sqs", endpoint.unwrap_or_default()]);
         let client = cx

@@ -55,6 +55,8 @@ pub struct Connect {
     pub clients: Arc<Clients>,
     /// Addresses behind a Service, for `aggregateFromKubeServiceEndpoints`; `None` where there is no cluster.
     pub endpoints: Option<Arc<dyn ServiceEndpoints>>,
+    /// Counts pods, for `kubernetes-workload`; `None` where there is no cluster.
+    pub pods: Option<Arc<dyn CountPods>>,
     /// The trigger's own parameters.
     pub params: TriggerParams,
 }
@@ -82,6 +84,27 @@ pub trait ServiceEndpoints: Send + Sync {
         namespace: &'a str,
         service: &'a str,
     ) -> BoxFuture<'a, Result<Vec<ReadyEndpoint>, ReadError>>;
+}
+
+/// Counts the pods of a namespace.
+pub trait CountPods: Send + Sync {
+    /// How many pods of `namespace` match the label selector and have not ended (their phase is neither `Succeeded` nor
+    /// `Failed`), or on how many nodes such pods are.
+    fn count<'a>(
+        &'a self,
+        namespace: &'a str,
+        selector: &'a str,
+        counted: CountedBy,
+    ) -> BoxFuture<'a, Result<u32, ReadError>>;
+}
+
+/// What [`CountPods::count`] counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CountedBy {
+    /// Pods.
+    Pod,
+    /// Nodes with at least one such pod.
+    Node,
 }
 
 /// A ready address.

@@ -121,6 +121,11 @@ impl HttpAuthMetadata {
         ])
     }
 
+    /// Whether no credentials are to be sent.
+    pub(crate) fn is_disabled(&self) -> bool {
+        self.auth_modes.is_empty()
+    }
+
     /// Whether everything the modes need is there.
     pub(crate) fn validate(&self) -> Result<(), String> {
         let exclusive = [AuthMode::Bearer, AuthMode::Basic, AuthMode::Oauth];

@@ -6,6 +6,7 @@
 mod aws;
 pub mod clients;
 pub mod connect;
+pub mod cpu_memory;
 pub mod error;
 pub mod metadata;
 pub mod registry;
@@ -16,13 +17,18 @@ mod aws_sqs_queue;
 mod cron;
 mod http_auth;
 mod http_read;
+mod kubernetes_workload;
 mod metrics_api;
+mod prometheus;
 #[cfg(test)]
 mod testing;
 
 pub use aws::AwsEnvironment;
 pub use clients::{Clients, ClientsConfig, EgressRules};
-pub use connect::{AuthParams, Connect, PodIdentity, ReadyEndpoint, ServiceEndpoints, TriggerParams};
+pub use connect::{
+    AuthParams, Connect, CountPods, CountedBy, PodIdentity, ReadyEndpoint, ServiceEndpoints, TriggerParams,
+};
+pub use cpu_memory::{resource_metric, resource_of};
 pub use error::{ConfigError, ReadError};
 pub use registry::{REGISTRY, connect};
 pub use scaler::{MetricSpec, Observed, Question, Scaler, Target, Trigger};

@@ -6,13 +6,15 @@ use crate::connect::{Connect, TriggerParams};
 use crate::error::ConfigError;
 use crate::metadata;
 use crate::scaler::{Scaler, Trigger};
-use crate::{aws_sqs_queue, cron, metrics_api};
+use crate::{aws_sqs_queue, cpu_memory, cron, kubernetes_workload, metrics_api, prometheus};
 
 /// All trigger types, sorted by name.
 pub static REGISTRY: &[Registration] = &[
     Registration::of::<aws_sqs_queue::AwsSqsQueue>(),
     Registration::of::<cron::Cron>(),
+    Registration::of::<kubernetes_workload::KubernetesWorkload>(),
     Registration::of::<metrics_api::MetricsApi>(),
+    Registration::of::<prometheus::Prometheus>(),
 ];
 
 /// A trigger type and how it is built.
@@ -67,20 +69,20 @@ pub fn connect(cx: &Connect) -> Result<Arc<dyn Trigger>, ConfigError> {
 pub fn unmatched(params: &TriggerParams) -> Vec<String> {
     find(&params.trigger_type)
         .map(|entry| (entry.unmatched)(params))
+        .or_else(|| cpu_memory::resource_of(&params.trigger_type).map(|_| cpu_memory::unmatched(params)))
         .unwrap_or_default()
 }
 
 /// The manual pages: file name and Markdown, one per trigger type.
 #[must_use]
 pub fn manual() -> Vec<(String, String)> {
-    REGISTRY
+    let polled = REGISTRY
         .iter()
-        .map(|entry| {
-            (
-                format!("{}.md", entry.trigger_type),
-                (entry.page)(entry.trigger_type),
-            )
-        })
+        .map(|entry| (entry.trigger_type, (entry.page)(entry.trigger_type)));
+    let measured = ["cpu", "memory"].map(|name| (name, cpu_memory::page(name)));
+    polled
+        .chain(measured)
+        .map(|(name, page)| (format!("{name}.md"), page))
         .collect()
 }
 
@@ -88,11 +90,12 @@ pub fn manual() -> Vec<(String, String)> {
 mod tests {
     use super::*;
 
-    /// Files of the crate that hold no trigger type.
+    /// Files of the crate that hold no trigger type that is polled.
     const FRAMEWORK: &[&str] = &[
         "aws",
         "clients",
         "connect",
+        "cpu_memory",
         "error",
         "http_auth",
         "http_read",
@@ -110,7 +113,16 @@ mod tests {
         let mut labels: Vec<_> = REGISTRY.iter().map(|entry| entry.label).collect();
         labels.sort_unstable();
         labels.dedup();
-        assert_eq!(labels, ["awsSqsQueueScaler", "cronScaler", "metricsAPIScaler"]);
+        assert_eq!(
+            labels,
+            [
+                "awsSqsQueueScaler",
+                "cronScaler",
+                "kubernetesWorkloadScaler",
+                "metricsAPIScaler",
+                "prometheusScaler"
+            ]
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! ```text
 //! ScaledObject ──> policy()            bounds, periods, fallback, pause annotations
 //!              ──> triggers()          one per read trigger, with its target kind
+//!              ──> resources()         what the HPA measures itself: cpu and memory
 //!              ──> Resolver::resolve() authentication, Secrets, ConfigMaps, container environment ──> TriggerParams
 //! ```
 //!
@@ -14,11 +15,13 @@ pub mod environment;
 pub mod objects;
 pub mod parameters;
 pub mod policy;
+pub mod resources;
 pub mod triggers;
 
 pub use objects::{Objects, ObjectsError};
 pub use parameters::{Resolved, Resolver};
 pub use policy::policy;
+pub use resources::resources;
 pub use triggers::{TriggerPlan, triggers};
 
 /// What the user wrote cannot be run. The message is for the Ready condition and the Event.

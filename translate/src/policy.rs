@@ -54,7 +54,7 @@ pub fn policy(object: &ScaledObject) -> Result<ScalePolicy, Refusal> {
         pause: annotations::pause(notes)?,
         force_activation: annotations::is_truthy(notes, labels::FORCE_ACTIVATION),
         triggers: Vec::new(),
-        has_resource_triggers: false,
+        resources: Vec::new(),
     })
 }
 

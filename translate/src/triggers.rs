@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use dormouse_api::{ScaledObject, Trigger};
 use dormouse_core::TargetKind;
+use dormouse_scalers::resource_of;
 
 use crate::Refusal;
 
@@ -18,10 +19,11 @@ pub struct TriggerPlan<'a> {
     pub trigger: &'a Trigger,
 }
 
-/// Checks the triggers.
+/// Checks the triggers, and gives back those that are read; `cpu` and `memory` are the [HPA's](crate::resources).
 ///
 /// # Errors
-/// No triggers, a name used twice, `useCachedMetrics` or a `metricType` where it makes no sense.
+/// No triggers, a name used twice, `useCachedMetrics`, a `metricType` or a fallback where it makes no sense, nothing that
+/// could wake an object that may sleep.
 pub fn triggers(object: &ScaledObject) -> Result<Vec<TriggerPlan<'_>>, Refusal> {
     let triggers = &object.spec.triggers;
     if triggers.is_empty() {
@@ -43,13 +45,35 @@ pub fn triggers(object: &ScaledObject) -> Result<Vec<TriggerPlan<'_>>, Refusal> 
                 "triggerName {name:?} is defined multiple times in the ScaledObject/ScaledJob, but it must be unique"
             )));
         }
+        if resource_of(&trigger.type_).is_some() {
+            continue;
+        }
         plans.push(TriggerPlan {
             index,
             target_kind: target_kind(index, trigger)?,
             trigger,
         });
     }
+    if plans.is_empty() {
+        only_measured(object)?;
+    }
     Ok(plans)
+}
+
+/// What cannot be asked of an object that nothing is read for.
+fn only_measured(object: &ScaledObject) -> Result<(), Refusal> {
+    if object.spec.min_replica_count.unwrap_or_default() == 0 {
+        return Err(Refusal::new(
+            "scaledobject has only cpu/memory triggers AND minReplica is 0 (scale to zero doesn't work in this case)",
+        ));
+    }
+    if object.spec.fallback.is_some() {
+        return Err(Refusal::new(
+            "at least one trigger (that is not cpu or memory) has to have the `AverageValue` type for the fallback to be \
+             enabled",
+        ));
+    }
+    Ok(())
 }
 
 /// The user's name of a trigger; an empty one is none.
@@ -149,6 +173,36 @@ mod tests {
         };
         assert!(
             refusal(vec![trigger("cron", None), odd]).contains("spec.triggers[1].metricType is \"Median\"")
+        );
+    }
+
+    #[test]
+    fn what_the_hpa_measures_is_not_read() {
+        let measured = Trigger {
+            metric_type: Some("Utilization".into()),
+            ..trigger("cpu", None)
+        };
+        let mut both = object(vec![measured.clone(), trigger("cron", None)]);
+        let plans = super::triggers(&both).unwrap();
+        assert_eq!(plans.iter().map(|plan| plan.index).collect::<Vec<_>>(), [1]);
+
+        both.spec.triggers.pop();
+        let sleepless = "scaledobject has only cpu/memory triggers AND minReplica is 0 (scale to zero doesn't work in this case)";
+        for min in [None, Some(0)] {
+            both.spec.min_replica_count = min;
+            assert_eq!(super::triggers(&both).unwrap_err().message, sleepless);
+        }
+        both.spec.min_replica_count = Some(1);
+        assert!(super::triggers(&both).unwrap().is_empty());
+        both.spec.fallback = Some(dormouse_api::Fallback {
+            failure_threshold: 1,
+            replicas: 1,
+            behavior: None,
+        });
+        assert_eq!(
+            super::triggers(&both).unwrap_err().message,
+            "at least one trigger (that is not cpu or memory) has to have the `AverageValue` type for the fallback to be \
+             enabled"
         );
     }
 

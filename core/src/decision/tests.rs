@@ -4,6 +4,7 @@ use super::*;
 use crate::policy::{Fallback, FallbackBehavior, MetricTarget, Pause, TargetKind, TriggerPolicy};
 use crate::reading::{ReadFailure, Reading};
 use crate::replicas::ReplicaRange;
+use crate::resource::{PodResource, ResourceMetric, ResourceTarget};
 
 const NOW: i64 = 1_000_000;
 
@@ -33,7 +34,7 @@ fn policy(min: Option<u32>, max: u32, idle: Option<u32>, triggers: usize) -> Sca
                 use_cached_metrics: false,
             })
             .collect(),
-        has_resource_triggers: false,
+        resources: Vec::new(),
     }
 }
 
@@ -389,7 +390,11 @@ fn forcing_wakes_and_names_no_trigger() {
 #[test]
 fn resource_triggers_alone_never_sleep() {
     let mut policy = policy(None, 100, None, 0);
-    policy.has_resource_triggers = true;
+    policy.resources = vec![ResourceMetric {
+        resource: PodResource::Cpu,
+        container: None,
+        target: ResourceTarget::Utilization(60),
+    }];
     let decision = decide(&policy, &observed(2, Some(0)), &ReadingSet::default(), at(NOW));
     assert_eq!(
         (decision.action, decision.activity),

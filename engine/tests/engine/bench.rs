@@ -360,7 +360,7 @@ pub(crate) fn spec(triggers: &[&str], interval: u64, cooldown: u64) -> ObjectSpe
             pause: Pause::No,
             force_activation: false,
             triggers: Vec::new(),
-            has_resource_triggers: false,
+            resources: Vec::new(),
         },
         triggers: triggers.iter().enumerate().map(trigger).collect(),
         last_active: None,

@@ -30,6 +30,12 @@ where
     ReadError::new(kind, format!("{what}: {text}"))
 }
 
+/// The failure of getting credentials for a read of `what`.
+pub(super) fn credentials_error(what: &str, error: &CredentialsError) -> ReadError {
+    let Failure { kind, text } = from_causes(Some(error), ReadErrorKind::Denied);
+    ReadError::new(kind, format!("{what}: {text}"))
+}
+
 /// The failure behind an SDK error.
 pub(super) fn of<E>(error: &SdkError<E, HttpResponse>) -> Failure
 where

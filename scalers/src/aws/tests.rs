@@ -22,7 +22,7 @@ impl Metadata for Only {
 
 fn identity(params: &TriggerParams) -> Result<Identity, String> {
     let only: Only = metadata::parse(params).map_err(|error| error.to_string())?;
-    only.aws.identity(params.auth.pod_identity.as_ref())
+    only.aws.identity.pick(params.auth.pod_identity.as_ref())
 }
 
 fn keys(id: &str, secret: &str, token: Option<&str>) -> Identity {
@@ -166,15 +166,15 @@ fn an_identity_of_the_operator_signs_for_known_hosts_only() {
         "http://169.254.169.254",
     ];
     for endpoint in strangers {
-        check_endpoint(&keys, "sqs", endpoint, &cx).unwrap();
-        let error = check_endpoint(&Identity::Operator, "sqs", endpoint, &cx).unwrap_err();
+        check_endpoint(&keys, "sqs", ("awsEndpoint", endpoint), &cx).unwrap();
+        let error = check_endpoint(&Identity::Operator, "sqs", ("awsEndpoint", endpoint), &cx).unwrap_err();
         assert!(error.contains("--aws-endpoint-allow"), "{error}");
         let role = Identity::Role {
             arn: Sensitive::new("arn"),
             external_id: None,
             web_identity: false,
         };
-        check_endpoint(&role, "sqs", endpoint, &cx).unwrap_err();
+        check_endpoint(&role, "sqs", ("awsEndpoint", endpoint), &cx).unwrap_err();
     }
     for endpoint in [
         "https://sqs.eu-west-1.amazonaws.com",
@@ -184,9 +184,9 @@ fn an_identity_of_the_operator_signs_for_known_hosts_only() {
         "https://vpce-0a-1b.sqs.eu-west-1.vpce.amazonaws.com",
         "http://a.sqs.internal:9324",
     ] {
-        check_endpoint(&Identity::Operator, "sqs", endpoint, &cx).unwrap();
+        check_endpoint(&Identity::Operator, "sqs", ("awsEndpoint", endpoint), &cx).unwrap();
     }
     for endpoint in ["sqs", "ftp://sqs.eu-west-1.amazonaws.com", ""] {
-        check_endpoint(&keys, "sqs", endpoint, &cx).unwrap_err();
+        check_endpoint(&keys, "sqs", ("awsEndpoint", endpoint), &cx).unwrap_err();
     }
 }

@@ -192,6 +192,7 @@ pub(crate) fn context(params: TriggerParams) -> Connect {
             ..ClientsConfig::default()
         })),
         endpoints: None,
+        pods: None,
         params,
     }
 }
