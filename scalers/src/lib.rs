@@ -17,6 +17,9 @@ mod cron;
 mod http_auth;
 mod http_read;
 mod metrics_api;
+mod redis;
+mod redis_client;
+mod redis_streams;
 #[cfg(test)]
 mod testing;
 

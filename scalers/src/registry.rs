@@ -6,13 +6,19 @@ use crate::connect::{Connect, TriggerParams};
 use crate::error::ConfigError;
 use crate::metadata;
 use crate::scaler::{Scaler, Trigger};
-use crate::{aws_sqs_queue, cron, metrics_api};
+use crate::{aws_sqs_queue, cron, metrics_api, redis, redis_streams};
 
 /// All trigger types, sorted by name.
 pub static REGISTRY: &[Registration] = &[
     Registration::of::<aws_sqs_queue::AwsSqsQueue>(),
     Registration::of::<cron::Cron>(),
     Registration::of::<metrics_api::MetricsApi>(),
+    Registration::of::<redis::RedisList<redis::RedisMetadata>>(),
+    Registration::of::<redis::RedisList<redis::RedisClusterMetadata>>(),
+    Registration::of::<redis_streams::RedisStreams<redis_streams::RedisClusterStreamsMetadata>>(),
+    Registration::of::<redis::RedisList<redis::RedisSentinelMetadata>>(),
+    Registration::of::<redis_streams::RedisStreams<redis_streams::RedisSentinelStreamsMetadata>>(),
+    Registration::of::<redis_streams::RedisStreams<redis_streams::RedisStreamsMetadata>>(),
 ];
 
 /// A trigger type and how it is built.
@@ -98,6 +104,7 @@ mod tests {
         "http_read",
         "lib",
         "metadata",
+        "redis_client",
         "registry",
         "scaler",
         "sensitive",
@@ -110,8 +117,25 @@ mod tests {
         let mut labels: Vec<_> = REGISTRY.iter().map(|entry| entry.label).collect();
         labels.sort_unstable();
         labels.dedup();
-        assert_eq!(labels, ["awsSqsQueueScaler", "cronScaler", "metricsAPIScaler"]);
+        assert_eq!(
+            labels,
+            [
+                "awsSqsQueueScaler",
+                "cronScaler",
+                "metricsAPIScaler",
+                "redisScaler",
+                "redisStreamsScaler"
+            ]
+        );
     }
+
+    /// Types that share the file of another one.
+    const IN_FAMILIES: &[&str] = &[
+        "redis-cluster",
+        "redis-cluster-streams",
+        "redis-sentinel",
+        "redis-sentinel-streams",
+    ];
 
     #[test]
     fn every_scaler_file_is_listed() {
@@ -130,7 +154,11 @@ mod tests {
             .map(|name| name.replace('_', "-"))
             .collect();
         files.sort();
-        let types: Vec<_> = REGISTRY.iter().map(|entry| entry.trigger_type).collect();
+        let types: Vec<_> = REGISTRY
+            .iter()
+            .map(|entry| entry.trigger_type)
+            .filter(|name| !IN_FAMILIES.contains(name))
+            .collect();
         assert_eq!(files, types);
     }
 
