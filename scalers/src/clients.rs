@@ -228,6 +228,16 @@ impl Clients {
         &self.config.aws_endpoints
     }
 
+    /// TLS as this identity speaks it, for sources that are not read over HTTP.
+    ///
+    /// # Errors
+    /// The identity's certificates or key are not what they should be.
+    pub(crate) fn tls(&self, identity: &TlsIdentity) -> Result<Arc<rustls::ClientConfig>, TlsError> {
+        self.shared(identity.fingerprint(), || {
+            tls::client_config(identity, &self.roots, self.config.min_tls)
+        })
+    }
+
     /// What AWS clients take from the environment.
     pub(crate) fn aws(&self) -> &AwsEnvironment {
         &self.config.aws

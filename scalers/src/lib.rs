@@ -20,6 +20,9 @@ mod http_read;
 mod kubernetes_workload;
 mod metrics_api;
 mod prometheus;
+mod redis;
+mod redis_client;
+mod redis_streams;
 #[cfg(test)]
 mod testing;
 

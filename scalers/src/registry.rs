@@ -6,7 +6,9 @@ use crate::connect::{Connect, TriggerParams};
 use crate::error::ConfigError;
 use crate::metadata;
 use crate::scaler::{Scaler, Trigger};
-use crate::{aws_sqs_queue, cpu_memory, cron, kubernetes_workload, metrics_api, prometheus};
+use crate::{
+    aws_sqs_queue, cpu_memory, cron, kubernetes_workload, metrics_api, prometheus, redis, redis_streams,
+};
 
 /// All trigger types, sorted by name.
 pub static REGISTRY: &[Registration] = &[
@@ -15,6 +17,12 @@ pub static REGISTRY: &[Registration] = &[
     Registration::of::<kubernetes_workload::KubernetesWorkload>(),
     Registration::of::<metrics_api::MetricsApi>(),
     Registration::of::<prometheus::Prometheus>(),
+    Registration::of::<redis::RedisList<redis::RedisMetadata>>(),
+    Registration::of::<redis::RedisList<redis::RedisClusterMetadata>>(),
+    Registration::of::<redis_streams::RedisStreams<redis_streams::RedisClusterStreamsMetadata>>(),
+    Registration::of::<redis::RedisList<redis::RedisSentinelMetadata>>(),
+    Registration::of::<redis_streams::RedisStreams<redis_streams::RedisSentinelStreamsMetadata>>(),
+    Registration::of::<redis_streams::RedisStreams<redis_streams::RedisStreamsMetadata>>(),
 ];
 
 /// A trigger type and how it is built.
@@ -101,6 +109,7 @@ mod tests {
         "http_read",
         "lib",
         "metadata",
+        "redis_client",
         "registry",
         "scaler",
         "sensitive",
@@ -120,10 +129,20 @@ mod tests {
                 "cronScaler",
                 "kubernetesWorkloadScaler",
                 "metricsAPIScaler",
-                "prometheusScaler"
+                "prometheusScaler",
+                "redisScaler",
+                "redisStreamsScaler"
             ]
         );
     }
+
+    /// Types that share the file of another one.
+    const IN_FAMILIES: &[&str] = &[
+        "redis-cluster",
+        "redis-cluster-streams",
+        "redis-sentinel",
+        "redis-sentinel-streams",
+    ];
 
     #[test]
     fn every_scaler_file_is_listed() {
@@ -142,7 +161,11 @@ mod tests {
             .map(|name| name.replace('_', "-"))
             .collect();
         files.sort();
-        let types: Vec<_> = REGISTRY.iter().map(|entry| entry.trigger_type).collect();
+        let types: Vec<_> = REGISTRY
+            .iter()
+            .map(|entry| entry.trigger_type)
+            .filter(|name| !IN_FAMILIES.contains(name))
+            .collect();
         assert_eq!(files, types);
     }
 

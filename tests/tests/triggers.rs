@@ -6,3 +6,5 @@ mod kubernetes_workload;
 mod prometheus;
 #[path = "triggers/resources.rs"]
 mod resources;
+#[path = "triggers/redis.rs"]
+mod redis;

@@ -48,7 +48,7 @@ pub struct Options {
     /// Further lines of its configuration file.
     pub lines: Vec<String>,
     /// Runs as a sentinel.
-    sentinel: bool,
+    pub sentinel: bool,
 }
 
 /// One `redis-server`. Its data live in memory alone: a restart forgets them, and all users.
