@@ -26,6 +26,7 @@ pub mod metrics_api;
 pub mod objects;
 pub mod peers;
 pub mod reconcile;
+pub mod references;
 pub mod run;
 pub mod status;
 pub mod status_book;
