@@ -69,6 +69,8 @@ struct Entry {
     users: HashSet<ObjectKey>,
     /// What the watch showed last.
     seen: Option<Sighting>,
+    /// How often it showed anything.
+    sightings: u64,
     found: Option<Found>,
     /// Held while the object is read, so that many who ask at once make one read.
     reading: Arc<tokio::sync::Mutex<()>>,
@@ -188,6 +190,7 @@ impl References {
         let gone = sighting == Sighting::Absent;
         let look = sighting == Sighting::Unknown;
         entry.seen = Some(sighting);
+        entry.sightings += 1;
         // What nobody has read yet is read by whoever asked for it.
         let stale = entry.found.is_some() && (look || !entry.is_current());
         drop(state);
@@ -215,11 +218,17 @@ impl References {
         reference: &Reference,
         asks: Option<&ObjectKey>,
     ) -> Result<Option<Arc<Content>>, CallError> {
+        let sightings = |state: &State| state.entries.get(reference).map(|entry| entry.sightings);
+        let at_first = sightings(&self.lock());
         let found = (self.shared.read)(reference).await?;
         let content = found.content();
         let mut changed = Vec::new();
         if let Some(entry) = self.lock().entries.get_mut(reference) {
             let before = entry.found.replace(found);
+            // The answer may be older than what the watch has shown meanwhile.
+            if Some(entry.sightings) != at_first && !entry.is_current() {
+                self.shared.stale.add(reference.clone());
+            }
             if before.is_some_and(|before| before.content() != content) {
                 changed.extend(entry.users.iter().filter(|user| Some(*user) != asks).cloned());
             }
@@ -281,6 +290,7 @@ impl Lookup<'_> {
             let entry = entries.entry(reference.clone()).or_insert_with(|| Entry {
                 users: HashSet::new(),
                 seen: None,
+                sightings: 0,
                 found: None,
                 reading: Arc::default(),
                 _held: references.shared.watches.hold(reference.clone()),

@@ -116,6 +116,23 @@ async fn many_users_make_one_read_and_all_of_them_hear_of_a_change() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_change_during_the_first_read_is_not_lost() {
+    let cluster = Cluster::default();
+    cluster.set("keys", "old", 1);
+    let references = cluster.references();
+    let _rereading = rereading(&references);
+    let change = async {
+        sleep(Duration::from_millis(5)).await;
+        let sighting = cluster.set("keys", "new", 2);
+        references.told(&map(&references, "keys"), sighting);
+    };
+    let (first, ()) = tokio::join!(value(&references, "orders", "keys"), change);
+    assert_eq!(first.as_deref(), Some("old"));
+    sleep(SOON).await;
+    assert_eq!((cluster.again(), cluster.reads()), (vec!["orders".to_owned()], 2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn another_revision_of_the_same_content_disturbs_nobody() {
     let cluster = Cluster::default();
     let sighting = cluster.set("keys", "same", 1);
