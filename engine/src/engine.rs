@@ -18,6 +18,7 @@ use crate::ports::{AutoscalerMetric, AutoscalerSpec, Journal, Leadership, PortEr
 use crate::quarantine;
 use crate::source::Sources;
 use crate::spec::{ConnectedTrigger, ObjectKey, ObjectSpec, TriggerSpec, duplicate_metric};
+use crate::successor::Successor;
 
 /// Builds a scaler.
 pub type Connector = Arc<dyn Fn(&Connect) -> Result<Arc<dyn Trigger>, ConfigError> + Send + Sync>;
@@ -368,16 +369,17 @@ impl Engine {
                 None => {
                     built.push(trigger.params.trigger_type.clone());
                     let scaler = self.connect_one(&spec.key, trigger)?;
-                    let connected = ConnectedTrigger::new(trigger.clone(), scaler);
-                    // Same metric, other credentials: what was read with the old ones still holds, failures included.
-                    let slot = before.and_then(|before| {
-                        before
-                            .triggers
-                            .iter()
-                            .find(|old| old.connected.policy == connected.policy)
-                    });
-                    let slot = slot.map_or_else(|| Arc::new(Slot::new()), |old| old.slot.clone());
+                    let mut connected = ConnectedTrigger::new(trigger.clone(), scaler);
                     let source = self.shared.sources.of(connected.question);
+                    let mut old = before.into_iter().flat_map(|before| &before.triggers);
+                    let old = old.find(|old| old.connected.policy == connected.policy);
+                    if let Some(old) =
+                        old.filter(|old| old.connected.spec.params.metadata == trigger.params.metadata)
+                    {
+                        connected.scaler = Successor::of(old.connected.scaler.clone(), connected.scaler);
+                    }
+                    // Same metric, other credentials: what was read with the old ones still holds, failures included.
+                    let slot = old.map_or_else(|| Arc::new(Slot::new()), |old| old.slot.clone());
                     LiveTrigger {
                         connected,
                         slot,

@@ -21,6 +21,7 @@ mod object;
 mod quarantine;
 mod reader;
 mod source;
+mod successor;
 mod ticks;
 
 pub use board::{MetricError, Served};

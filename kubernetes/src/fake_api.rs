@@ -78,7 +78,11 @@ struct State {
     version: u64,
     streaming_lists: bool,
     no_namespace: bool,
+    forbidden: Option<Forbidden>,
 }
+
+/// Whether a GET of this path and query is refused.
+type Forbidden = Box<dyn Fn(&str, &str) -> bool + Send>;
 
 impl FakeApi {
     pub(crate) fn with_streaming_lists(self) -> Self {
@@ -89,6 +93,11 @@ impl FakeApi {
     /// Answers POSTs as if the namespace did not exist.
     pub(crate) fn refuse_new_objects(&self, refuse: bool) {
         self.state.lock().unwrap().no_namespace = refuse;
+    }
+
+    /// Answers such GETs, by path and query, with 403.
+    pub(crate) fn forbid(&self, which: impl Fn(&str, &str) -> bool + Send + 'static) {
+        self.state.lock().unwrap().forbidden = Some(Box::new(which));
     }
 
     /// Answers GETs of `path` with this.
@@ -206,6 +215,9 @@ impl FakeApi {
             && let Some((code, document)) = state.documents.get(path)
         {
             return json_answer(*code, document);
+        }
+        if *method == Method::GET && state.forbidden.as_ref().is_some_and(|which| which(path, query)) {
+            return failure(403, "Forbidden", "not allowed");
         }
         drop(state);
         let (parent, last) = path.rsplit_once('/').unwrap();

@@ -3,6 +3,7 @@
 //! ```text
 //! client ── Cluster ──┬── calls::Calls      every unary call: a permit, a deadline, a class of failure
 //!                     ├── watch::Watch ──> watch::Watched (store) ──> queue::Queue ──> reconcile
+//!                     ├── named::NamedWatches   single objects by name, each watched once however many refer to it
 //!                     ├── discovery         (apiVersion, kind) ──> resource
 //!                     └── lease             who may write, over a connection of its own
 //! ```
@@ -17,6 +18,7 @@ pub mod discovery;
 mod fake_api;
 pub mod key;
 pub mod lease;
+pub mod named;
 pub mod namespaces;
 mod outage;
 pub mod queue;
@@ -27,6 +29,7 @@ pub use calls::{CallError, Calls, Priority};
 pub use client::Cluster;
 pub use key::ObjectKey;
 pub use lease::{LeaderState, Leadership};
+pub use named::{NamedWatches, Reference, Sighting};
 pub use namespaces::Namespaces;
 pub use queue::{Action, Queue};
 pub use watch::{Change, Watch, Watched};

@@ -9,7 +9,10 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use kube::Resource;
+use kube::{
+    Resource,
+    core::{ApiResource, DynamicResourceScope},
+};
 use serde::{Deserialize, Deserializer};
 
 /// A horizontal pod autoscaler: its spec whole, because a drift anywhere in it has to be noticed; of its status what tells
@@ -69,6 +72,75 @@ impl Resource for HorizontalPodAutoscaler {
     fn meta_mut(&mut self) -> &mut ObjectMeta {
         &mut self.metadata
     }
+}
+
+/// That an object of some kind exists, and in which revision: of all else only metadata is transferred and nothing kept.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+pub struct Revision {
+    /// Name, namespace, uid, resourceVersion and generation.
+    #[serde(default, deserialize_with = "bare")]
+    pub metadata: ObjectMeta,
+}
+
+impl Revision {
+    /// Another text whenever what users write into an object with this metadata may have changed. Kinds that count their
+    /// generations change it with the spec alone, so that the status they report does not.
+    #[must_use]
+    pub fn mark(metadata: &ObjectMeta) -> String {
+        let uid = metadata.uid.as_deref().unwrap_or_default();
+        match metadata.generation {
+            Some(generation) => format!("{uid} generation {generation}"),
+            None => format!(
+                "{uid} {}",
+                metadata.resource_version.as_deref().unwrap_or_default()
+            ),
+        }
+    }
+}
+
+impl Resource for Revision {
+    type DynamicType = ApiResource;
+    type Scope = DynamicResourceScope;
+
+    fn kind(resource: &ApiResource) -> Cow<'_, str> {
+        resource.kind.as_str().into()
+    }
+
+    fn group(resource: &ApiResource) -> Cow<'_, str> {
+        resource.group.as_str().into()
+    }
+
+    fn version(resource: &ApiResource) -> Cow<'_, str> {
+        resource.version.as_str().into()
+    }
+
+    fn plural(resource: &ApiResource) -> Cow<'_, str> {
+        resource.plural.as_str().into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+
+    fn metadata_api() -> bool {
+        true
+    }
+}
+
+fn bare<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
+    let metadata = ObjectMeta::deserialize(deserializer)?;
+    Ok(ObjectMeta {
+        name: metadata.name,
+        namespace: metadata.namespace,
+        uid: metadata.uid,
+        resource_version: metadata.resource_version,
+        generation: metadata.generation,
+        ..ObjectMeta::default()
+    })
 }
 
 /// Decodes metadata without the two parts that can outweigh the object and that nothing here reads: the managed fields and

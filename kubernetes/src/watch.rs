@@ -6,6 +6,8 @@
 //!                          └─ failures: log, back off to at most 3 s, resume or list anew
 //! ```
 //!
+//! Of a kind that only Kubernetes knows, [`Watch::of`] watches the metadata; [`crate::named`] does so for single objects.
+//!
 //! A change is told after the store shows it. What changed or vanished while the watch was broken is told after the next
 //! list, so whoever reacts to every change misses none; several changes of one object may be told as one.
 
@@ -13,15 +15,15 @@ mod follow;
 mod guard;
 mod store;
 
-use std::{fmt::Debug, future::Future, sync::Arc};
+use std::{collections::HashSet, fmt::Debug, future::Future, sync::Arc};
 
 use futures::future::join_all;
 use k8s_openapi::NamespaceResourceScope;
-use kube::{Api, Client, Resource};
+use kube::{Api, Client, Resource, core::DynamicResourceScope};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use crate::{key::ObjectKey, namespaces::Namespaces};
+use crate::{calls::CallError, key::ObjectKey, namespaces::Namespaces};
 use follow::Follower;
 use guard::Guard;
 use store::Store;
@@ -59,6 +61,9 @@ pub struct Undecodable {
 
 type OnChange<K> = Box<dyn Fn(&ObjectKey, &Change<K>) + Send + Sync>;
 type OnUndecodable = Box<dyn Fn(&Undecodable) + Send + Sync>;
+type OnList = Box<dyn Fn(&HashSet<&ObjectKey>) + Send + Sync>;
+type OnFailure = Box<dyn Fn(&CallError) -> bool + Send + Sync>;
+type Keep = Box<dyn Fn(&ObjectKey) -> bool + Send + Sync>;
 
 /// A watch to be started.
 ///
@@ -75,9 +80,16 @@ struct Reactions<K> {
     kind: String,
     on_change: Vec<OnChange<K>>,
     on_undecodable: Vec<OnUndecodable>,
+    on_list: Option<OnList>,
+    on_failure: Option<OnFailure>,
+    keep: Option<Keep>,
 }
 
 impl<K> Reactions<K> {
+    fn keeps(&self, key: &ObjectKey) -> bool {
+        self.keep.as_ref().is_none_or(|keep| keep(key))
+    }
+
     fn changed(&self, key: &ObjectKey, change: &Change<K>) {
         for react in &self.on_change {
             react(key, change);
@@ -87,20 +99,32 @@ impl<K> Reactions<K> {
 
 /// What can be watched.
 pub trait Watchable:
-    Resource<DynamicType: Default> + Clone + DeserializeOwned + Debug + Send + Sync + 'static
+    Resource<DynamicType: Clone> + Clone + DeserializeOwned + Debug + Send + Sync + 'static
 {
 }
 
 impl<K> Watchable for K where
-    K: Resource<DynamicType: Default> + Clone + DeserializeOwned + Debug + Send + Sync + 'static
+    K: Resource<DynamicType: Clone> + Clone + DeserializeOwned + Debug + Send + Sync + 'static
 {
 }
 
-impl<K: Watchable> Watch<K> {
+impl<K: Watchable<Scope = DynamicResourceScope>> Watch<K> {
+    /// Watches objects of a `resource` that is known at run time only: of one namespace, or of all.
+    #[must_use]
+    pub fn of(client: &Client, resource: &K::DynamicType, namespace: Option<&str>) -> Self {
+        let api = match namespace {
+            Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
+            None => Api::all_with(client.clone(), resource),
+        };
+        Self::over(resource, vec![(namespace.map(str::to_owned), api)])
+    }
+}
+
+impl<K: Watchable<DynamicType: Default>> Watch<K> {
     /// Watches the whole cluster.
     #[must_use]
     pub fn all(client: &Client) -> Self {
-        Self::over(vec![(None, Api::all(client.clone()))])
+        Self::over(&K::DynamicType::default(), vec![(None, Api::all(client.clone()))])
     }
 
     /// Watches the namespaces in scope, each over a watch of its own.
@@ -112,6 +136,7 @@ impl<K: Watchable> Watch<K> {
         match namespaces {
             Namespaces::All => Self::all(client),
             Namespaces::These(names) => Self::over(
+                &K::DynamicType::default(),
                 names
                     .iter()
                     .map(|name| (Some(name.clone()), Api::namespaced(client.clone(), name)))
@@ -119,13 +144,17 @@ impl<K: Watchable> Watch<K> {
             ),
         }
     }
+}
 
-    fn over(scopes: Vec<(Option<String>, Api<Guard<K>>)>) -> Self {
-        let kind = K::kind(&K::DynamicType::default()).into_owned();
+impl<K: Watchable> Watch<K> {
+    fn over(resource: &K::DynamicType, scopes: Vec<(Option<String>, Api<Guard<K>>)>) -> Self {
         let reactions = Reactions {
-            kind,
+            kind: K::kind(resource).into_owned(),
             on_change: Vec::new(),
             on_undecodable: Vec::new(),
+            on_list: None,
+            on_failure: None,
+            keep: None,
         };
         Self {
             scopes,
@@ -162,6 +191,28 @@ impl<K: Watchable> Watch<K> {
     #[must_use]
     pub fn on_undecodable(mut self, react: impl Fn(&Undecodable) + Send + Sync + 'static) -> Self {
         self.reactions.on_undecodable.push(Box::new(react));
+        self
+    }
+
+    /// Keeps and tells only those objects whose key `keep` accepts at the time they are seen.
+    #[must_use]
+    pub fn keep(mut self, keep: impl Fn(&ObjectKey) -> bool + Send + Sync + 'static) -> Self {
+        self.reactions.keep = Some(Box::new(keep));
+        self
+    }
+
+    /// Calls `react` after each complete list with the keys on it that are kept: whatever is not among them is not there.
+    /// The changes that the list brought are told afterwards.
+    #[must_use]
+    pub fn on_list(mut self, react: impl Fn(&HashSet<&ObjectKey>) + Send + Sync + 'static) -> Self {
+        self.reactions.on_list = Some(Box::new(react));
+        self
+    }
+
+    /// Calls `react` whenever the watch breaks; where it answers true, nothing is logged. The watch tries again all the same.
+    #[must_use]
+    pub fn on_failure(mut self, react: impl Fn(&CallError) -> bool + Send + Sync + 'static) -> Self {
+        self.reactions.on_failure = Some(Box::new(react));
         self
     }
 

@@ -13,6 +13,7 @@ use kube::Client;
 use crate::changes::Generations;
 use crate::events::Events;
 use crate::metrics::OperatorMetrics;
+use crate::references::References;
 use crate::status_book::StatusBook;
 
 /// Everything the operator's parts share.
@@ -35,6 +36,8 @@ pub struct Context {
     pub metrics: Arc<OperatorMetrics>,
     /// What the watches show.
     pub stores: Stores,
+    /// What the objects refer to.
+    pub references: References,
     /// How references are resolved.
     pub resolver: ResolverSettings,
     /// Has another object looked at again: what it is judged by has changed.

@@ -28,6 +28,7 @@ pub mod objects;
 pub mod peers;
 pub mod pods;
 pub mod reconcile;
+pub mod references;
 pub mod run;
 pub mod status;
 pub mod status_book;

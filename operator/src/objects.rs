@@ -1,48 +1,43 @@
-//! Looks up what a ScaledObject refers to: authentications from the watches' stores, everything else from the API server,
-//! read when it is needed and not kept.
+//! Looks up what a ScaledObject refers to: authentications from the watches' stores, everything else from what is kept of
+//! [`crate::references`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dormouse_api::{ClusterTriggerAuthentication, TriggerAuthentication, TriggerAuthenticationSpec};
-use dormouse_kubernetes::{CallError, Calls, ObjectKey, Priority, Watched};
+use dormouse_kubernetes::{ObjectKey, Reference, Watched};
 use dormouse_scalers::Sensitive;
-use dormouse_translate::parameters::pod_spec_of;
 use dormouse_translate::{Objects, ObjectsError};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use k8s_openapi::api::core::v1::{ConfigMap, PodSpec, Secret, ServiceAccount};
-use kube::{Api, Client};
+use k8s_openapi::api::core::v1::PodSpec;
 
-use crate::target::ScaleTarget;
+use crate::references::{Content, Lookup};
 
 /// Answers for one ScaledObject.
 pub struct ClusterObjects<'a> {
-    /// Client and its calls.
-    pub client: &'a Client,
-    /// Bounded calls.
-    pub calls: &'a Calls,
     /// TriggerAuthentications of the watched namespaces.
     pub trigger_authentications: &'a Watched<TriggerAuthentication>,
     /// ClusterTriggerAuthentications.
     pub cluster_trigger_authentications: &'a Watched<ClusterTriggerAuthentication>,
+    /// Everything else.
+    pub lookup: Lookup<'a>,
     /// The scale target.
-    pub target: &'a ScaleTarget,
+    pub target: Reference,
 }
 
-/// Not there, and not to be read, are both "none": the operator's rights are part of what the user set up. Everything else
-/// means that nobody knows.
-fn found<T>(
-    what: impl FnOnce() -> String,
-    answer: Result<Option<T>, CallError>,
-) -> Result<Option<T>, ObjectsError> {
-    match answer {
-        Ok(found) => Ok(found),
-        Err(CallError::Forbidden { .. } | CallError::NotFound { .. }) => Ok(None),
-        Err(error) => Err(ObjectsError {
-            what: what(),
+impl ClusterObjects<'_> {
+    async fn content<T>(
+        &self,
+        reference: Reference,
+        part: impl FnOnce(&Content) -> Option<T>,
+    ) -> Result<Option<T>, ObjectsError> {
+        let what = reference.to_string();
+        let content = self.lookup.get(reference).await.map_err(|error| ObjectsError {
+            what,
             message: error.to_string(),
-        }),
+        })?;
+        Ok(content.and_then(|content| part(&content)))
     }
 }
 
@@ -81,21 +76,11 @@ impl Objects for ClusterObjects<'_> {
         namespace: &'a str,
         name: &'a str,
     ) -> BoxFuture<'a, Result<Option<BTreeMap<String, Sensitive>>, ObjectsError>> {
-        async move {
-            let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
-            let answer = self
-                .calls
-                .unary(Priority::Normal, "read a Secret", api.get_opt(name))
-                .await;
-            let secret = found(|| format!("Secret {namespace}/{name}"), answer)?;
-            Ok(secret.map(|secret| {
-                let values = secret.data.unwrap_or_default().into_iter();
-                values
-                    .filter_map(|(key, value)| Some((key, Sensitive::new(String::from_utf8(value.0).ok()?))))
-                    .collect()
-            }))
-        }
-        .boxed()
+        let values = |content: &Content| match content {
+            Content::Secret(values) => Some(values.clone()),
+            _ => None,
+        };
+        self.content(self.lookup.secret(namespace, name), values).boxed()
     }
 
     fn config_map<'a>(
@@ -103,16 +88,12 @@ impl Objects for ClusterObjects<'_> {
         namespace: &'a str,
         name: &'a str,
     ) -> BoxFuture<'a, Result<Option<BTreeMap<String, String>>, ObjectsError>> {
-        async move {
-            let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
-            let answer = self
-                .calls
-                .unary(Priority::Normal, "read a ConfigMap", api.get_opt(name))
-                .await;
-            Ok(found(|| format!("ConfigMap {namespace}/{name}"), answer)?
-                .map(|map| map.data.unwrap_or_default()))
-        }
-        .boxed()
+        let values = |content: &Content| match content {
+            Content::ConfigMap(values) => Some(values.clone()),
+            _ => None,
+        };
+        self.content(self.lookup.config_map(namespace, name), values)
+            .boxed()
     }
 
     fn service_account_annotations<'a>(
@@ -120,24 +101,19 @@ impl Objects for ClusterObjects<'_> {
         namespace: &'a str,
         name: &'a str,
     ) -> BoxFuture<'a, Result<Option<BTreeMap<String, String>>, ObjectsError>> {
-        async move {
-            let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
-            let answer = self
-                .calls
-                .unary(Priority::Normal, "read a ServiceAccount", api.get_opt(name))
-                .await;
-            let account = found(|| format!("ServiceAccount {namespace}/{name}"), answer)?;
-            Ok(account.map(|account| account.metadata.annotations.unwrap_or_default()))
-        }
-        .boxed()
+        let annotations = |content: &Content| match content {
+            Content::Annotations(annotations) => Some(annotations.clone()),
+            _ => None,
+        };
+        self.content(self.lookup.service_account(namespace, name), annotations)
+            .boxed()
     }
 
     fn pod_spec(&self) -> BoxFuture<'_, Result<Option<PodSpec>, ObjectsError>> {
-        async {
-            let object = found(|| "the scale target".to_owned(), self.target.object().await)?;
-            Ok(object
-                .and_then(|object| pod_spec_of(&serde_json::json!({ "spec": object.data.get("spec")? }))))
-        }
-        .boxed()
+        let template = |content: &Content| match content {
+            Content::Template(pod) => pod.as_deref().cloned(),
+            _ => None,
+        };
+        self.content(self.target.clone(), template).boxed()
     }
 }

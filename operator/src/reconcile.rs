@@ -127,6 +127,7 @@ pub async fn reconcile(cx: &Arc<Context>, key: &ObjectKey, resumed: bool) -> Res
 /// The object is gone: from the API server, or from what this operator watches.
 async fn forget(cx: &Context, key: &ObjectKey) {
     cx.engine.remove(key).await;
+    cx.references.forget(key);
     cx.status.close(key);
     cx.metrics.forget(key);
     cx.metrics.unregister("scaled_object", &key.namespace, &key.name);
@@ -213,11 +214,10 @@ async fn check(
         found.original_replicas = Some(check_scale(cx, key, object, &target).await?);
     }
     let objects = ClusterObjects {
-        client: &cx.client,
-        calls: &cx.calls,
         trigger_authentications: &cx.stores.trigger_authentications,
         cluster_trigger_authentications: &cx.stores.cluster_trigger_authentications,
-        target: &target,
+        lookup: cx.references.lookup(key),
+        target: target.reference(),
     };
     let resources = resources(object).map_err(|error| CheckFailure {
         scaler: Some(error.to_string()),
@@ -249,6 +249,7 @@ async fn check(
             params: resolved.params,
         });
     }
+    objects.lookup.complete();
     let status = object.status.clone().unwrap_or_default();
     let spec = ObjectSpec {
         key: key.clone(),
@@ -314,6 +315,7 @@ async fn hold_paused(
         .pause(key, replicas, &ports)
         .await
         .map_err(apply_failure)?;
+    cx.references.forget(key);
     Ok(())
 }
 

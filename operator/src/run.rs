@@ -44,6 +44,7 @@ use crate::metrics::OperatorMetrics;
 use crate::metrics_api::{self, Gatekeeper, Limits};
 use crate::peers::{Leader, TOKEN_FILE};
 use crate::pods::PodCounter;
+use crate::references::References;
 use crate::status_book::StatusBook;
 use crate::{authentications, reconcile, undecodable};
 
@@ -53,6 +54,9 @@ const ENDPOINT_PROPAGATION: Duration = Duration::from_secs(3);
 const GRACE: Duration = Duration::from_secs(9);
 /// Authentications brought in order at once.
 const AUTHENTICATION_WORKERS: usize = 4;
+/// How long the changes of what an object refers to are gathered before it is looked at again: a key and its secret half may
+/// be in two objects, and one without the other is no use.
+const SETTLE: Duration = Duration::from_millis(500);
 /// Objects that no type could decode and that wait to be told so.
 const UNDECODABLE_QUEUE: usize = 256;
 
@@ -277,7 +281,16 @@ fn assemble(
         })),
         ..settings
     };
+    let changed = queues.objects.clone();
+    let references = References::new(client.clone(), calls.clone(), move |user| {
+        changed.add_after(user.clone(), SETTLE);
+    });
+    let follow = references
+        .clone()
+        .run(client.clone(), args.watch_namespace.clone(), stopping.clone());
+    supervisor.spawn("references", until(stopping.clone(), follow));
     let cx = Arc::new(Context {
+        references,
         discovery: Discovery::new(client.clone(), calls.clone()),
         engine: Engine::new(settings, journal.clone(), leadership.clone()),
         client,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dormouse_api::GroupVersionKindResource;
 use dormouse_engine::ports::CHANGED;
 use dormouse_engine::{Leadership, PortError, Target, TargetState};
-use dormouse_kubernetes::{CallError, Calls, Priority};
+use dormouse_kubernetes::{CallError, Calls, ObjectKey, Priority, Reference};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::autoscaling::v1::Scale;
@@ -25,6 +25,7 @@ pub struct ScaleTarget {
     pods: Api<Pod>,
     calls: Calls,
     leadership: Arc<dyn Leadership>,
+    reference: Reference,
     name: String,
 }
 
@@ -46,6 +47,10 @@ impl ScaleTarget {
             pods: Api::namespaced(client.clone(), namespace),
             calls: calls.clone(),
             leadership: leadership.clone(),
+            reference: Reference {
+                resource: Arc::new(resource),
+                key: ObjectKey::new(namespace, name),
+            },
             name: name.to_owned(),
         }
     }
@@ -69,21 +74,18 @@ impl ScaleTarget {
     /// # Errors
     /// The call failed for another reason than that it is not there.
     pub async fn exists(&self) -> Result<bool, CallError> {
-        Ok(self.object().await?.is_some())
+        let call = self.api.get_opt(&self.name);
+        let found = self
+            .calls
+            .unary(Priority::Normal, "read a scale target", call)
+            .await?;
+        Ok(found.is_some())
     }
 
-    /// The object itself, for its pod template.
-    ///
-    /// # Errors
-    /// The call failed.
-    pub async fn object(&self) -> Result<Option<DynamicObject>, CallError> {
-        self.calls
-            .unary(
-                Priority::Normal,
-                "read a scale target",
-                self.api.get_opt(&self.name),
-            )
-            .await
+    /// The object itself, as those refer to it who read its pod template.
+    #[must_use]
+    pub fn reference(&self) -> Reference {
+        self.reference.clone()
     }
 }
 

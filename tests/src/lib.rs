@@ -3,7 +3,7 @@
 //! ```text
 //! Cluster (kube client, kubectl, helm) ─> Installation (the chart, once per cluster)
 //!        └─> Namespace (one per test, gone with it) ─> manifest::apply, Timeline (what changed when)
-//! Outside the cluster's pods, on the node's own address: SqsServer (moto), RedisServer, Upstream (scripted HTTP)
+//! Outside the cluster's pods, on the node's own address: SqsServer (moto), SignedSqs, RedisServer, Upstream (scripted HTTP)
 //! ```
 //!
 //! Everything runs inside the cluster's network and is told where things are by the environment that `cargo xtask`
@@ -21,6 +21,7 @@ pub mod prometheus;
 pub mod redis;
 pub mod scaled;
 pub mod scaled_object;
+pub mod signed_sqs;
 pub mod sqs;
 pub mod stage;
 pub mod timeline;
@@ -32,6 +33,7 @@ pub use install::Installation;
 pub use namespace::Namespace;
 pub use redis::{RedisCluster, RedisSentinel, RedisServer};
 pub use scaled::Scaled;
+pub use signed_sqs::SignedSqs;
 pub use sqs::{Queue, SqsServer};
 pub use stage::Stage;
 pub use timeline::Timeline;

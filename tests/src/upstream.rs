@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use axum::Router;
@@ -72,6 +72,8 @@ pub struct Seen {
     pub target: String,
     /// Headers.
     pub headers: HeaderMap,
+    /// When it came.
+    pub at: Instant,
 }
 
 /// A running server; it ends with this value.
@@ -148,6 +150,7 @@ async fn respond(State(script): State<Arc<Script>>, request: Request) -> Respons
             seen.push(Seen {
                 target,
                 headers: request.headers().clone(),
+                at: Instant::now(),
             });
         }
     }

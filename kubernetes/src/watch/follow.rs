@@ -92,6 +92,7 @@ impl<K: Watchable> Follower<K> {
     fn take(&self, event: Event<Guard<K>>, listing: &mut Listing<K>) -> bool {
         match event {
             Event::Init => *listing = Listing::default(),
+            Event::InitApply(object) if !self.reactions.keeps(&ObjectKey::of(&object)) => {}
             Event::InitApply(object) => match self.decode(object) {
                 (key, Some(object)) => {
                     listing.objects.insert(key, Arc::new(object));
@@ -102,6 +103,9 @@ impl<K: Watchable> Follower<K> {
             },
             Event::InitDone => {
                 let Listing { objects, unreadable } = std::mem::take(listing);
+                if let Some(react) = &self.reactions.on_list {
+                    react(&objects.keys().chain(&unreadable).collect());
+                }
                 for (key, change) in self
                     .store
                     .replace(self.namespace.as_deref(), objects, &unreadable)
@@ -110,6 +114,7 @@ impl<K: Watchable> Follower<K> {
                 }
                 return true;
             }
+            Event::Apply(object) if !self.reactions.keeps(&ObjectKey::of(&object)) => {}
             Event::Apply(object) => {
                 if let (key, Some(object)) = self.decode(object) {
                     let object = Arc::new(object);
@@ -120,7 +125,8 @@ impl<K: Watchable> Follower<K> {
             Event::Delete(object) => {
                 let key = ObjectKey::of(&object);
                 let known = self.store.remove(&key);
-                if let Some(last) = object.into_result().ok().map(Arc::new).or(known) {
+                let last = object.into_result().ok().map(Arc::new).or(known);
+                if let Some(last) = last.filter(|_| self.reactions.keeps(&key)) {
                     self.reactions.changed(&key, &Change::Deleted(last));
                 }
             }
@@ -155,6 +161,14 @@ impl<K: Watchable> Follower<K> {
     }
 
     fn failed(&self, outage: &mut Outage, error: &CallError) {
+        if self
+            .reactions
+            .on_failure
+            .as_ref()
+            .is_some_and(|react| react(error))
+        {
+            return;
+        }
         if let Some(lasting) = outage.failed() {
             let namespace = self.namespace.as_deref().unwrap_or("all");
             tracing::warn!(kind = self.reactions.kind, namespace, %error, ?lasting, "a watch is broken, trying again");

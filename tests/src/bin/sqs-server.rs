@@ -3,21 +3,12 @@
 //! Requests must be signed with those keys, so that a wrong or revoked key is refused as by the real service.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
-use rustack_auth::StaticCredentialProvider;
-use rustack_sqs_core::config::SqsConfig;
-use rustack_sqs_core::handler::RustackSqsHandler;
-use rustack_sqs_core::provider::RustackSqs;
-use rustack_sqs_http::service::{SqsHttpConfig, SqsHttpService};
+use dormouse_tests::signed_sqs::{Keys, serve};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Semaphore;
 
 /// Serves the SQS protocol from memory.
 #[derive(Parser)]
@@ -36,8 +27,6 @@ struct Arguments {
     region: String,
 }
 
-const CONNECTIONS: usize = 1000;
-
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
@@ -49,52 +38,10 @@ async fn main() -> Result<()> {
         .await
         .with_context(|| format!("unable to listen on {}", arguments.bind))?;
     let mut term = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let keys = Keys::default();
+    keys.allow(&arguments.access_key, &arguments.secret_key);
     tokio::select! {
-        done = serve(listener, arguments) => done,
+        done = serve(listener, keys, arguments.region) => done,
         _ = term.recv() => Ok(()),
-    }
-}
-
-async fn serve(listener: TcpListener, arguments: Arguments) -> Result<()> {
-    let address = listener.local_addr().context("reading the bound address")?;
-    let provider = RustackSqs::new(SqsConfig {
-        skip_signature_validation: false,
-        default_region: arguments.region.clone(),
-        host: address.ip().to_string(),
-        port: address.port(),
-        ..SqsConfig::default()
-    });
-    let keys = StaticCredentialProvider::new([(arguments.access_key, arguments.secret_key)]);
-    let service = SqsHttpService::new(
-        Arc::new(RustackSqsHandler::new(Arc::new(provider))),
-        SqsHttpConfig {
-            skip_signature_validation: false,
-            region: arguments.region,
-            credential_provider: Some(Arc::new(keys)),
-        },
-    );
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        let permit = room
-            .clone()
-            .acquire_owned()
-            .await
-            .context("the semaphore is never closed")?;
-        let (stream, _) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "accept failed");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        let service = service.clone();
-        tokio::spawn(async move {
-            let _permit = permit;
-            let server = auto::Builder::new(TokioExecutor::new());
-            if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
-                tracing::debug!(%error, "a connection broke");
-            }
-        });
     }
 }
