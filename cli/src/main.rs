@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 use dormouse_operator::OperatorArgs;
 
@@ -19,11 +20,11 @@ enum Command {
     Operator(Box<OperatorArgs>),
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let result = match Cli::parse().command {
-        Command::Operator(args) => dormouse_operator::run(*args).await,
-    };
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = runtime().and_then(|runtime| match cli.command {
+        Command::Operator(args) => runtime.block_on(dormouse_operator::run(*args)),
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -31,6 +32,17 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A thread per processor, and at least two: code that holds on to one must not stop everything else.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    let threads = std::thread::available_parallelism().map_or(2, |count| count.get().max(2));
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+        .context("unable to start the threads of the process")
 }
 
 #[cfg(test)]

@@ -230,6 +230,11 @@ impl Engine {
             // Another process led in between: its status is the truth, not this memory.
             before.memory.forget_activity();
         }
+        // Each connected trigger has its own; a second copy would be a good part of the object's memory.
+        let spec = ObjectSpec {
+            triggers: Vec::new(),
+            ..spec
+        };
         let object = Arc::new(Object {
             memory: before.map_or_else(|| Arc::new(Memory::new()), |before| before.memory.clone()),
             spec,

@@ -78,6 +78,7 @@ fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 /// One generation of an object: replaced as a whole when anything of it changes.
 pub(crate) struct Object {
+    /// Without its triggers, which are below.
     pub(crate) spec: ObjectSpec,
     pub(crate) policy: ScalePolicy,
     pub(crate) triggers: Vec<LiveTrigger>,

@@ -133,6 +133,7 @@ impl Object {
             at: due,
             polling: true,
         };
+        // A loop sleeps nearly all the time: what only its ticks need is boxed, and so not held meanwhile.
         loop {
             loop {
                 tokio::select! {
@@ -144,8 +145,8 @@ impl Object {
             if moment.polling {
                 self.waits_its_turn.store(false, Ordering::Relaxed);
                 round = Round::new(self.triggers.len(), began.saturating_duration_since(moment.at));
-                self.polling_tick(&mut reads, &mut round, cadence.after(began).at)
-                    .await;
+                let close = cadence.after(began).at;
+                Box::pin(self.polling_tick(&mut reads, &mut round, close)).await;
             } else if self.awake() {
                 reads.start(self, |trigger| !trigger.connected.spec.use_cached_metrics);
             }
