@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use dormouse_operator::OperatorArgs;
+use dormouse_operator::{OperatorArgs, ReleaseArgs};
 
 /// An event-driven autoscaler for Kubernetes: any workload from 0 to N and back.
 #[derive(Parser)]
@@ -17,12 +17,15 @@ struct Cli {
 enum Command {
     /// Run the operator: it watches ScaledObjects, scales their targets and serves the external metrics API.
     Operator(Box<OperatorArgs>),
+    /// Before an uninstall: stop the operator and take its finalizer off every object, so that nothing is stuck later.
+    Release(ReleaseArgs),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Operator(args) => dormouse_operator::run(*args).await,
+        Command::Release(args) => dormouse_operator::release(args).await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -20,6 +20,7 @@ pub mod lease;
 pub mod namespaces;
 mod outage;
 pub mod queue;
+mod requests;
 pub mod slim;
 pub mod watch;
 
