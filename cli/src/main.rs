@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use dormouse_operator::OperatorArgs;
+use dormouse_operator::{OperatorArgs, ReleaseArgs};
 
 /// An event-driven autoscaler for Kubernetes: any workload from 0 to N and back.
 #[derive(Parser)]
@@ -18,12 +18,15 @@ struct Cli {
 enum Command {
     /// Run the operator: it watches ScaledObjects, scales their targets and serves the external metrics API.
     Operator(Box<OperatorArgs>),
+    /// Before an uninstall: stop the operator and take its finalizer off every object, so that nothing is stuck later.
+    Release(ReleaseArgs),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = runtime().and_then(|runtime| match cli.command {
         Command::Operator(args) => runtime.block_on(dormouse_operator::run(*args)),
+        Command::Release(args) => runtime.block_on(dormouse_operator::release(args)),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -59,6 +59,19 @@ impl Cadence {
         }
     }
 
+    /// The first polling tick strictly after `then`.
+    pub(crate) fn polling_after(&self, then: Instant) -> Instant {
+        self.polling_from(self.after(then))
+    }
+
+    /// The first polling tick that is `moment` or comes after it.
+    pub(crate) fn polling_from(&self, mut moment: Moment) -> Instant {
+        while !moment.polling {
+            moment = self.after(moment.at);
+        }
+        moment.at
+    }
+
     /// A polling tick at or before `then`. There is none where the clock does not reach that far back.
     fn anchor_before(&self, then: Instant) -> Option<Instant> {
         let ahead = self.anchor.saturating_duration_since(then).as_nanos();

@@ -19,6 +19,7 @@ use crate::quarantine;
 use crate::source::Sources;
 use crate::spec::{ConnectedTrigger, ObjectKey, ObjectSpec, TriggerSpec, duplicate_metric};
 use crate::successor::Successor;
+use crate::view::ObjectView;
 
 /// Builds a scaler.
 pub type Connector = Arc<dyn Fn(&Connect) -> Result<Arc<dyn Trigger>, ConfigError> + Send + Sync>;
@@ -353,6 +354,12 @@ impl Engine {
         self.entry(key)
             .and_then(|entry| entry.object())
             .map_or_else(Vec::new, |object| object.memory.records())
+    }
+
+    /// An object as it stands: what was read, what was decided, what comes next. `None` where it was never applied.
+    #[must_use]
+    pub fn view(&self, key: &ObjectKey) -> Option<ObjectView> {
+        Some(self.entry(key)?.object()?.view())
     }
 
     fn connect_triggers(

@@ -15,6 +15,7 @@ pub mod board;
 pub mod engine;
 pub mod ports;
 pub mod spec;
+pub mod view;
 
 mod cadence;
 mod object;
@@ -31,3 +32,4 @@ pub use ports::{
     TargetState, TickOutcome, TickReport, TriggerRead,
 };
 pub use spec::{ObjectKey, ObjectSpec, TriggerSpec};
+pub use view::{LatestRead, ObjectView, TriggerView};

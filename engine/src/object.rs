@@ -8,9 +8,10 @@ use dormouse_core::{
     Action, DecisionRecord, Fallback, FallbackBehavior, Observation, ReadFailure, Reading, ReadingSet,
     RecordRing, ScalePolicy, TargetKind, TriggerPolicy, TriggerReading, decide,
 };
+use dormouse_scalers::traffic::Traffic;
 use jiff::Timestamp;
 use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::board::{MetricError, Served, Slot};
 use crate::engine::Clock;
@@ -42,6 +43,7 @@ pub(crate) struct Arrival {
     pub(crate) reading: TriggerReading,
     took: Duration,
     shared: bool,
+    traffic: Traffic,
 }
 
 /// What survives a change of the object, as long as this process leads.
@@ -50,6 +52,8 @@ pub(crate) struct Memory {
     records: std::sync::Mutex<RecordRing>,
     /// Replicas when last observed; a target that was never seen counts as asleep.
     replicas: AtomicU32,
+    /// When the loop's next polling tick is due; none while no loop runs.
+    next_tick: std::sync::Mutex<Option<Instant>>,
 }
 
 impl Memory {
@@ -58,7 +62,20 @@ impl Memory {
             last_active: std::sync::Mutex::new(None),
             records: std::sync::Mutex::new(RecordRing::new(RECORDS)),
             replicas: AtomicU32::new(0),
+            next_tick: std::sync::Mutex::new(None),
         }
+    }
+
+    pub(crate) fn last_active(&self) -> Option<Timestamp> {
+        *lock(&self.last_active)
+    }
+
+    pub(crate) fn next_tick(&self) -> Option<Instant> {
+        *lock(&self.next_tick)
+    }
+
+    pub(crate) fn newest_record(&self) -> Option<DecisionRecord> {
+        lock(&self.records).newest().cloned()
     }
 
     /// Forgets what an earlier term of leadership knew.
@@ -137,6 +154,12 @@ impl Object {
             },
             took: answer.took,
             shared: !own,
+            // Whoever asked tells what it took.
+            traffic: if own {
+                answer.traffic.clone()
+            } else {
+                Traffic::default()
+            },
         }
     }
 
@@ -149,12 +172,14 @@ impl Object {
             &self.spec.key,
             &TriggerRead {
                 index: connected.spec.index,
+                name: connected.spec.name.as_deref(),
                 label: connected.label(),
                 trigger_type: &connected.spec.params.trigger_type,
                 metric_name: &connected.policy.metric_name,
                 outcome: arrival.reading.outcome.as_ref(),
                 took: arrival.took,
                 shared: arrival.shared,
+                traffic: &arrival.traffic,
             },
         );
     }
@@ -217,7 +242,9 @@ impl Object {
             created: self.spec.created,
             last_active: *last_active,
         };
+        let began = std::time::Instant::now();
         let decision = decide(&self.policy, &observation, readings, now);
+        self.journal.decision_made(began.elapsed());
         *last_active = decision.last_active;
         DecisionRecord {
             at: now,
@@ -344,6 +371,21 @@ impl ConnectedTrigger {
             None => observed.active,
         };
         Reading::new(observed.value, active, answer.at).ok_or_else(|| told(&Fault::NotFinite))
+    }
+}
+
+/// A loop that runs: while this lives, the object's memory says when the next tick is due.
+pub(crate) struct Running<'a>(pub(crate) &'a Memory);
+
+impl Running<'_> {
+    pub(crate) fn next_tick_at(&self, due: Instant) {
+        *lock(&self.0.next_tick) = Some(due);
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        *lock(&self.0.next_tick) = None;
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use dormouse_core::{DecisionRecord, Pause, ReadFailure, Reading, ReplicaRange, ResourceMetric, TargetKind};
 use dormouse_scalers::Target as TargetQuantity;
+use dormouse_scalers::traffic::Traffic;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 
@@ -92,6 +93,8 @@ pub trait Leadership: Send + Sync {
 pub trait Journal: Send + Sync {
     /// A source was read, on a polling tick or in between. Must not block.
     fn read(&self, object: &ObjectKey, read: &TriggerRead<'_>);
+    /// A decision was computed in this time, carried out or not. Must not block.
+    fn decision_made(&self, _took: Duration) {}
     /// A polling tick is over.
     fn tick<'a>(&'a self, report: TickReport<'a>) -> BoxFuture<'a, ()>;
     /// The loop of an object broke off by a fault in this program. It begins again after `rest`, or at once when the object
@@ -103,6 +106,8 @@ pub trait Journal: Send + Sync {
 pub struct TriggerRead<'a> {
     /// Position of the trigger.
     pub index: usize,
+    /// The user's name for it.
+    pub name: Option<&'a str>,
     /// Value of KEDA's `scaler` label.
     pub label: &'a str,
     /// Trigger type.
@@ -115,6 +120,8 @@ pub struct TriggerRead<'a> {
     pub took: Duration,
     /// Whether the source was asked for another object, and this one only shared the answer.
     pub shared: bool,
+    /// What it did on the wire.
+    pub traffic: &'a Traffic,
 }
 
 /// One polling tick.

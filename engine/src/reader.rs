@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dormouse_core::ReadFailure;
+use dormouse_scalers::traffic::Traffic;
 use dormouse_scalers::{Observed, ReadError, Trigger};
 use tokio::task::JoinError;
 use tokio::time::timeout;
@@ -65,11 +66,12 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
-    /// Starts a read in a task of its own, so that a panic in a parser ends that task and no other. Dropping it ends it.
-    pub(crate) fn start(scaler: Arc<dyn Trigger>) -> Self {
+    /// Starts a read in a task of its own, so that a panic in a parser ends that task and no other. Dropping it ends it. What
+    /// it does on the wire is noted in `traffic`.
+    pub(crate) fn start(scaler: Arc<dyn Trigger>, traffic: Traffic) -> Self {
         let deadline = scaler.deadline();
         Self {
-            task: AbortOnDropHandle::new(tokio::spawn(async move { scaler.read().await })),
+            task: AbortOnDropHandle::new(tokio::spawn(async move { traffic.during(scaler.read()).await })),
             deadline,
         }
     }

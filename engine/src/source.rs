@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use dormouse_scalers::clients::Fingerprint;
+use dormouse_scalers::traffic::Traffic;
 use dormouse_scalers::{Observed, Question, Trigger};
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -35,10 +36,12 @@ pub(crate) struct Answer {
     pub(crate) taken: Instant,
     pub(crate) at: Timestamp,
     pub(crate) took: Duration,
+    /// What the read did on the wire.
+    pub(crate) traffic: Traffic,
 }
 
 impl Answer {
-    fn new(outcome: Result<Observed, Fault>, began: Instant, now: &Clock) -> Arc<Self> {
+    fn new(outcome: Result<Observed, Fault>, began: Instant, now: &Clock, traffic: Traffic) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Arc::new(Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
@@ -46,6 +49,7 @@ impl Answer {
             taken: Instant::now(),
             at: now(),
             took: began.elapsed(),
+            traffic,
         })
     }
 }
@@ -93,7 +97,7 @@ impl Source {
                 let told = told.ok().and_then(|told| told.clone());
                 // Without an answer the task itself broke off, and the next to ask starts another.
                 (
-                    told.unwrap_or_else(|| Answer::new(Err(Fault::Panicked), began, now)),
+                    told.unwrap_or_else(|| Answer::new(Err(Fault::Panicked), began, now, Traffic::default())),
                     own,
                 )
             }
@@ -108,7 +112,7 @@ impl Source {
         if let Some(flight) = &state.flight {
             if flight.answer.borrow().is_some() {
                 let stuck = Err(Fault::Stuck(flight.began.elapsed()));
-                return Asked::Known(Answer::new(stuck, Instant::now(), now));
+                return Asked::Known(Answer::new(stuck, Instant::now(), now, Traffic::default()));
             }
             if flight.answer.has_changed().is_ok() {
                 return Asked::OnItsWay(flight.answer.clone(), false);
@@ -147,9 +151,10 @@ async fn fly(
     began: Instant,
     tell: watch::Sender<Option<Arc<Answer>>>,
 ) {
-    let mut reading = Reading::start(scaler);
+    let traffic = Traffic::default();
+    let mut reading = Reading::start(scaler, traffic.clone());
     let (outcome, ended) = reading.answer().await;
-    let answer = Answer::new(outcome, began, &now);
+    let answer = Answer::new(outcome, began, &now, traffic);
     if let Some(source) = source.upgrade() {
         let mut state = source.lock();
         state.last = source.shared.then(|| answer.clone());

@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use crate::cadence::{Cadence, Moment};
-use crate::object::{Arrival, LiveTrigger, Object};
+use crate::object::{Arrival, LiveTrigger, Object, Running};
 use crate::ports::{PortError, TargetState, TickOutcome, TickReport};
 
 /// Over how long first ticks are spread after a start or a take-over.
@@ -133,6 +133,8 @@ impl Object {
             at: due,
             polling: true,
         };
+        let running = Running(&self.memory);
+        running.next_tick_at(due);
         // A loop sleeps nearly all the time: what only its ticks need is boxed, and so not held meanwhile.
         loop {
             loop {
@@ -143,6 +145,7 @@ impl Object {
             }
             let began = Instant::now();
             if moment.polling {
+                running.next_tick_at(cadence.polling_after(began));
                 self.waits_its_turn.store(false, Ordering::Relaxed);
                 round = Round::new(self.triggers.len(), began.saturating_duration_since(moment.at));
                 let close = cadence.after(began).at;
@@ -151,6 +154,7 @@ impl Object {
                 reads.start(self, |trigger| !trigger.connected.spec.use_cached_metrics);
             }
             moment = cadence.next(began, Instant::now());
+            running.next_tick_at(cadence.polling_from(moment));
         }
     }
 

@@ -17,9 +17,10 @@ use prometheus_client::{
 };
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-pub use error::CallError;
+pub use error::{CallError, NAMESPACE_ENDING, OUTAGE};
 pub use throttle::{MAX_PAUSE, Throttle};
 
+use crate::requests::Requests;
 use gate::Gate;
 
 /// Calls that may run at once.
@@ -56,6 +57,7 @@ pub struct Calls {
     gate: Arc<Gate>,
     throttle: Throttle,
     metrics: CallMetrics,
+    requests: Requests,
 }
 
 impl Calls {
@@ -66,11 +68,19 @@ impl Calls {
             gate: Gate::new(MAX_CALLS, KEPT_FOR_WAKES),
             throttle,
             metrics: CallMetrics::default(),
+            requests: Requests::default(),
         }
     }
 
-    /// Registers `dormouse_kubernetes_calls_total{call,result}` and `dormouse_kubernetes_calls_running`.
+    /// The same, showing the counts of the requests its clients send.
+    pub(crate) fn counting(self, requests: Requests) -> Self {
+        Self { requests, ..self }
+    }
+
+    /// Registers `dormouse_kubernetes_calls_total{call,result}`, `dormouse_kubernetes_calls_running`, and what the clients
+    /// count of their requests and watches.
     pub fn register(&self, registry: &mut Registry) {
+        self.requests.register(registry);
         registry.register(
             "dormouse_kubernetes_calls",
             "Calls to the Kubernetes API by what was attempted and how it ended",

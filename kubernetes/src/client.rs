@@ -26,7 +26,10 @@ use tower::{
     util::{MapErrLayer, MapResponseLayer, option_layer},
 };
 
-use crate::calls::{Calls, MAX_CALLS, Throttle};
+use crate::{
+    calls::{Calls, MAX_CALLS, Throttle},
+    requests::Requests,
+};
 
 /// The time to reach the API server, name lookup and TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -100,21 +103,18 @@ impl Cluster {
     /// # Errors
     /// When certificates or credentials cannot be used.
     pub fn new(config: Config) -> Result<Self, ClientError> {
-        let throttle = Throttle::new();
+        let (throttle, requests) = (Throttle::new(), Requests::default());
         Ok(Self {
-            client: client(config.clone(), &throttle)?,
-            election: client(config.clone(), &Throttle::new())?,
-            calls: Calls::new(throttle),
+            client: client(config.clone(), &throttle, &requests)?,
+            election: client(config.clone(), &Throttle::new(), &requests)?,
+            calls: Calls::new(throttle).counting(requests),
             namespace: config.default_namespace,
         })
     }
 }
 
-/// A client with a pool of its own, which reports the server's wish for patience to `throttle`.
-///
-/// # Errors
-/// When certificates or credentials cannot be used.
-pub fn client(mut config: Config, throttle: &Throttle) -> Result<Client, ClientError> {
+/// A client with a pool of its own, which reports the server's wish for patience to `throttle` and is counted in `requests`.
+fn client(mut config: Config, throttle: &Throttle, requests: &Requests) -> Result<Client, ClientError> {
     // An error means that a provider is installed, which is as good: there is only one in the tree.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     if config.proxy_url.is_some() {
@@ -158,6 +158,7 @@ pub fn client(mut config: Config, throttle: &Throttle) -> Result<Client, ClientE
             throttle.observe(&answer);
             answer
         }))
+        .with_layer(requests)
         .with_layer(&headers)
         .with_layer(&option_layer(auth))
         .with_layer(&config.base_uri_layer());

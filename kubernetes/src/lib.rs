@@ -22,6 +22,7 @@ pub mod named;
 pub mod namespaces;
 mod outage;
 pub mod queue;
+mod requests;
 pub mod slim;
 pub mod watch;
 

@@ -235,8 +235,9 @@ where
 {
     /// Handles keys until `shutdown` is cancelled, `concurrency` at once, then waits for those being handled.
     ///
-    /// A key is never handled twice at once. An error, a panic or more than a minute of work is a failure: it is logged, and
-    /// the key comes back after its own growing delay; the next success forgets the failures.
+    /// A key is never handled twice at once. An error, a panic or more than a minute of work is a failure: the key comes back
+    /// after its own growing delay; the next success forgets the failures. An error is the worker's to tell, who knows
+    /// what it is about; a panic and a worker that does not end are logged here.
     pub async fn run<F, Fut, E>(&self, concurrency: usize, shutdown: CancellationToken, handle: F)
     where
         F: Fn(K) -> Fut,
@@ -258,7 +259,7 @@ where
                         let work = catch_unwind(AssertUnwindSafe(|| handle(key.clone())));
                         match work {
                             Ok(work) => workers.start(key, work),
-                            Err(_) => self.finish(key, Err("panicked".to_owned())),
+                            Err(_) => self.finish(key, Err(Failed::Broken("panicked".to_owned()))),
                         }
                     }
                     None => break state.delayed.keys().next().filter(|_| free).map(|slot| slot.0),
@@ -276,7 +277,7 @@ where
         }
     }
 
-    fn finish(&self, key: K, result: Result<Action, String>) {
+    fn finish(&self, key: K, result: Result<Action, Failed>) {
         let now = Instant::now();
         let failures = self.lock().entries.get(&key).map_or(0, |entry| entry.failures);
         let (at, failures) = match result {
@@ -285,7 +286,14 @@ where
             Err(error) => {
                 let failures = failures.saturating_add(1);
                 let delay = delay_after(failures, self.shared.first, self.shared.cap);
-                tracing::warn!(key = %key, error, failures, retry_in = ?delay, "unable to reconcile");
+                match error {
+                    Failed::Error(error) => {
+                        tracing::debug!(key = %key, error, failures, retry_in = ?delay, "unable to reconcile");
+                    }
+                    Failed::Broken(what) => {
+                        tracing::warn!(key = %key, error = what, failures, retry_in = ?delay, "a worker broke down");
+                    }
+                }
                 (Some(now + delay), failures)
             }
         };
@@ -294,7 +302,7 @@ where
 }
 
 struct Workers<K> {
-    tasks: JoinSet<Result<Action, String>>,
+    tasks: JoinSet<Result<Action, Failed>>,
     keys: HashMap<Id, K>,
 }
 
@@ -307,15 +315,15 @@ impl<K> Workers<K> {
         let task = self.tasks.spawn(async move {
             match timeout(RUN_LIMIT, work).await {
                 // The alternate form shows the causes of errors that keep them.
-                Ok(result) => result.map_err(|error| format!("{error:#}")),
-                Err(_) => Err(format!("not done after {RUN_LIMIT:?}")),
+                Ok(result) => result.map_err(|error| Failed::Error(format!("{error:#}"))),
+                Err(_) => Err(Failed::Broken(format!("not done after {RUN_LIMIT:?}"))),
             }
         });
         self.keys.insert(task.id(), key);
     }
 
     /// The next key that was handled; none while no key is being handled.
-    async fn next(&mut self) -> Option<(K, Result<Action, String>)> {
+    async fn next(&mut self) -> Option<(K, Result<Action, Failed>)> {
         let (id, result) = match self.tasks.join_next_with_id().await? {
             Ok((id, result)) => (id, result),
             Err(error) => (error.id(), Err(panicked(error))),
@@ -324,8 +332,16 @@ impl<K> Workers<K> {
     }
 }
 
-fn panicked(error: JoinError) -> String {
-    format!("panicked: {}", panic_message(error))
+/// Why a key was not handled.
+enum Failed {
+    /// The worker said so.
+    Error(String),
+    /// The worker panicked or did not end.
+    Broken(String),
+}
+
+fn panicked(error: JoinError) -> Failed {
+    Failed::Broken(format!("panicked: {}", panic_message(error)))
 }
 
 #[cfg(test)]

@@ -57,6 +57,14 @@ pub struct Undecodable {
     pub uid: String,
     /// What is wrong with it.
     pub error: String,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// Its finalizers.
+    pub finalizers: Vec<String>,
+    /// Its version, for a write that must not overtake another's.
+    pub version: Option<String>,
+    /// Whether it is gone; what the other fields say was so until then.
+    pub gone: bool,
 }
 
 type OnChange<K> = Box<dyn Fn(&ObjectKey, &Change<K>) + Send + Sync>;
@@ -93,6 +101,12 @@ impl<K> Reactions<K> {
     fn changed(&self, key: &ObjectKey, change: &Change<K>) {
         for react in &self.on_change {
             react(key, change);
+        }
+    }
+
+    fn undecodable(&self, object: &Undecodable) {
+        for react in &self.on_undecodable {
+            react(object);
         }
     }
 }
@@ -186,7 +200,7 @@ impl<K: Watchable> Watch<K> {
         self
     }
 
-    /// Calls `react` whenever an object is seen that does not decode. The form last decoded, if there is one, stays in the
+    /// Calls `react` whenever an object is seen that does not decode, and when such an object is gone. The form last decoded, if there is one, stays in the
     /// store: not being able to read an object is no reason to forget it.
     #[must_use]
     pub fn on_undecodable(mut self, react: impl Fn(&Undecodable) + Send + Sync + 'static) -> Self {

@@ -80,6 +80,9 @@ pub struct OperatorArgs {
     /// Time format of the log.
     #[arg(long, default_value = "rfc3339")]
     pub zap_time_encoding: TimeEncoding,
+    /// Tell the durations of HTTP requests apart by namespace, object, trigger and metric.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
+    pub enable_high_cardinality_metrics_labels: bool,
     /// Kubeconfig file, outside of a cluster.
     #[arg(long)]
     pub kubeconfig: Option<PathBuf>,

@@ -126,7 +126,9 @@ pub async fn reconcile<K: Authentication>(cx: &Context, key: &ObjectKey) -> Resu
         cx.authentications.forget(key);
         return Ok(());
     };
-    cx.metrics.registered(K::METRIC, &key.namespace, &key.name, &[]);
+    if cx.leadership.is_leader() {
+        cx.metrics.registered(K::METRIC, &key.namespace, &key.name, &[]);
+    }
     // On a follower too: it may lead when the next change comes.
     let moved_on = cx.authentications.moved_on(key, object.meta());
     if !cx.leadership.is_leader() {

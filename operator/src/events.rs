@@ -46,6 +46,12 @@ impl Events {
         (Self { queue }, write(client, calls, instance, waiting))
     }
 
+    /// How many wait to be written.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
+    }
+
     /// Sends an Event whose action is its reason.
     pub fn send(
         &self,

@@ -29,33 +29,7 @@ pub async fn finalize(cx: &Context, key: &ObjectKey, object: &Arc<ScaledObject>)
         return Ok(());
     }
     restore_replicas(cx, key, object).await;
-    let finalizers: Vec<&String> = object
-        .finalizers()
-        .iter()
-        .filter(|finalizer| *finalizer != labels::FINALIZER)
-        .collect();
-    let patch = json!({"metadata": {
-        "resourceVersion": object.resource_version(),
-        "finalizers": finalizers,
-    }});
-    let api: Api<ScaledObject> = Api::namespaced(cx.client.clone(), &key.namespace);
-    let params = PatchParams::default();
-    let patch = Patch::Merge(&patch);
-    let call = api.patch_metadata(&key.name, &params, &patch);
-    match cx
-        .calls
-        .unary(Priority::Normal, "release a deleted ScaledObject", call)
-        .await
-    {
-        Ok(_) | Err(CallError::NotFound { .. }) => {}
-        Err(error) => {
-            return Err(CheckFailure {
-                message: error.to_string(),
-                scaler: None,
-                transient: true,
-            });
-        }
-    }
+    release(cx, key, object.finalizers(), object.resource_version().as_deref()).await?;
     cx.events.send_lifecycle(
         &reference(object),
         true,
@@ -66,7 +40,37 @@ pub async fn finalize(cx: &Context, key: &ObjectKey, object: &Arc<ScaledObject>)
     Ok(())
 }
 
-async fn restore_replicas(cx: &Context, key: &ObjectKey, object: &ScaledObject) {
+/// Takes our finalizer off an object that has these `finalizers` in this `version`.
+///
+/// # Errors
+/// It could not be removed.
+pub(crate) async fn release(
+    cx: &Context,
+    key: &ObjectKey,
+    finalizers: &[String],
+    version: Option<&str>,
+) -> Result<(), CheckFailure> {
+    let rest: Vec<&String> = finalizers
+        .iter()
+        .filter(|finalizer| *finalizer != labels::FINALIZER)
+        .collect();
+    let patch = json!({"metadata": {"resourceVersion": version, "finalizers": rest}});
+    let api: Api<ScaledObject> = Api::namespaced(cx.client.clone(), &key.namespace);
+    let params = PatchParams::default();
+    let patch = Patch::Merge(&patch);
+    let call = api.patch_metadata(&key.name, &params, &patch);
+    match cx
+        .calls
+        .unary(Priority::Normal, "release a deleted ScaledObject", call)
+        .await
+    {
+        Ok(_) | Err(CallError::NotFound { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Gives the target the replicas it had before, where the object asks for that.
+pub(crate) async fn restore_replicas(cx: &Context, key: &ObjectKey, object: &ScaledObject) {
     if !object.spec.restore_to_original_replica_count() {
         return;
     }

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use dormouse_api::{ScaledObject, conditions};
 use dormouse_core::{Action, DecisionRecord};
 use dormouse_engine::{
-    Acted, Journal, Leadership, ObjectKey, ObjectSpec, TickOutcome, TickReport, TriggerRead,
+    Acted, Journal, Leadership, ObjectKey, ObjectSpec, PortError, TickOutcome, TickReport, TriggerRead,
 };
 use dormouse_kubernetes::Watched;
+use dormouse_kubernetes::calls::OUTAGE;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
@@ -79,8 +80,8 @@ impl OperatorJournal {
             debug!(object = %key, %error, "status not written");
         }
         let Some(about) = self.about(key) else { return };
-        for failure in new_failures {
-            warn!(object = %key, reason = "KEDAScalerFailed", message = %failure, "trigger cannot be read");
+        for (metric, failure) in new_failures {
+            warn!(object = %key, metric, reason = "KEDAScalerFailed", error = failure, "trigger cannot be read");
             self.events.send(&about, true, "KEDAScalerFailed", failure);
         }
         let fallback = |status| status::holds(status, conditions::FALLBACK);
@@ -105,8 +106,8 @@ impl OperatorJournal {
         }
     }
 
-    /// Remembers what fails, asks for fresh parameters, and gives back the messages that are news.
-    fn note_failures(&self, key: &ObjectKey, record: &DecisionRecord) -> Vec<String> {
+    /// Remembers what fails, asks for fresh parameters, and gives back what is news: metrics and messages.
+    fn note_failures(&self, key: &ObjectKey, record: &DecisionRecord) -> Vec<(String, String)> {
         let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
         let now: HashMap<String, String> = record
             .readings
@@ -130,7 +131,9 @@ impl OperatorJournal {
         let news = now
             .iter()
             .filter(|(metric, message)| entry.messages.get(*metric) != Some(message));
-        let news = news.map(|(_, message)| message.clone()).collect();
+        let news = news
+            .map(|(metric, message)| (metric.clone(), message.clone()))
+            .collect();
         if record
             .readings
             .iter()
@@ -178,7 +181,10 @@ impl OperatorJournal {
             Ok(()) => {
                 info!(object = %key, from, to, reason, metrics = ?decision.active_metrics, "target scaled")
             }
-            Err(error) => warn!(object = %key, from, to, reason, %error, "target not scaled"),
+            Err(error) => {
+                let outage = outage(error);
+                warn!(object = %key, from, to, reason, %error, outage, "target not scaled");
+            }
         }
         let name = self.objects.get(&watch_key(key));
         let workload = name
@@ -213,11 +219,12 @@ impl OperatorJournal {
         }
     }
 
-    async fn target_unknown(&self, key: &ObjectKey, message: &str) {
-        self.metrics.object_error(key);
+    async fn target_unknown(&self, key: &ObjectKey, error: &PortError) {
         if !self.leadership.is_leader() {
             return;
         }
+        self.metrics.object_error(key);
+        let message = error.message.as_str();
         let changed = self
             .status
             .update(key, |status| status::set_target_unknown(status, message))
@@ -225,7 +232,13 @@ impl OperatorJournal {
         let Some(changed) = changed else { return };
         if status::find(&changed.before, conditions::READY) != status::find(&changed.after, conditions::READY)
         {
-            warn!(object = %key, message, "target cannot be read");
+            if error.category == "not_found" {
+                // Somebody's doing, and often the first sight of a whole namespace's end.
+                info!(object = %key, error = message, "target is gone");
+            } else {
+                let outage = outage(error);
+                warn!(object = %key, error = message, outage, "target cannot be read");
+            }
         }
     }
 
@@ -258,18 +271,27 @@ impl OperatorJournal {
     }
 }
 
+/// The outage that a port's failure is part of, for the log.
+fn outage(error: &PortError) -> Option<&'static str> {
+    matches!(error.category, "timeout" | "unreachable" | "throttled").then_some(OUTAGE)
+}
+
 impl Journal for OperatorJournal {
     fn read(&self, object: &ObjectKey, read: &TriggerRead<'_>) {
-        self.metrics.read(object, read);
+        self.metrics.read(object, read, self.leadership.is_leader());
+    }
+
+    fn decision_made(&self, took: Duration) {
+        self.metrics.decision_made(took);
     }
 
     fn tick<'a>(&'a self, report: TickReport<'a>) -> BoxFuture<'a, ()> {
         async move {
-            self.metrics.tick(&report.spec.key, report.late_by);
+            if self.leadership.is_leader() {
+                self.metrics.tick(&report.spec.key, report.late_by);
+            }
             match report.outcome {
-                TickOutcome::TargetUnknown(error) => {
-                    self.target_unknown(&report.spec.key, &error.message).await
-                }
+                TickOutcome::TargetUnknown(error) => self.target_unknown(&report.spec.key, error).await,
                 TickOutcome::Decided { record, acted } => self.decided(report.spec, record, acted).await,
             }
         }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use dormouse_api::{GroupVersionKindResource, ScaledObject, ScaledObjectStatus, conditions, labels};
 use dormouse_core::Pause;
 use dormouse_engine::{Applied, ApplyError, ObjectKey, ObjectSpec, Ports, TriggerSpec};
+use dormouse_kubernetes::calls::OUTAGE;
 use dormouse_kubernetes::discovery::DiscoveryFailure;
 use dormouse_kubernetes::{CallError, Priority};
 use dormouse_translate::parameters::ResolveError;
@@ -22,47 +23,16 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::autoscaler::HpaAutoscaler;
 use crate::conflicts::{in_the_way, outranked, target_type};
 use crate::context::{Context, VERSION, watch_key};
+pub use crate::failure::CheckFailure;
+use crate::metrics::ResourceTrigger;
 use crate::objects::ClusterObjects;
 use crate::target::{ScaleTarget, replicas};
 use crate::{finalize, measured, status};
-
-/// Why an object is not in order. `message` is for the Ready condition.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct CheckFailure {
-    /// KEDA's prefix for the failing step, and what is wrong.
-    pub message: String,
-    /// An Event beside the one that repeats `message`, where KEDA emits one: a trigger that cannot be built.
-    pub scaler: Option<String>,
-    /// Whether it may pass by itself: an API server that did not answer says nothing about the object.
-    pub transient: bool,
-}
-
-impl CheckFailure {
-    /// `cause`, after KEDA's words for the step that failed.
-    pub fn new(prefix: &str, cause: impl std::fmt::Display) -> Self {
-        Self {
-            message: format!("{prefix}: {cause}"),
-            scaler: None,
-            transient: false,
-        }
-    }
-}
-
-impl From<Refusal> for CheckFailure {
-    fn from(refusal: Refusal) -> Self {
-        Self {
-            message: refusal.message,
-            scaler: None,
-            transient: false,
-        }
-    }
-}
 
 /// What a check found out on its way, for the status.
 #[derive(Default)]
@@ -80,6 +50,22 @@ struct Found {
 /// # Errors
 /// The object is not in order, or a call failed: try again, less and less often.
 pub async fn reconcile(cx: &Arc<Context>, key: &ObjectKey, resumed: bool) -> Result<(), CheckFailure> {
+    let outcome = bring_in_order(cx, key, resumed).await;
+    let Err(failure) = outcome else { return Ok(()) };
+    if failure.is_namespace_ending() {
+        // The object's own deletion comes next, and is what there is to act on.
+        debug!(object = %key, error = %failure, "the namespace is being deleted");
+        return Ok(());
+    }
+    match failure.outage {
+        Some(outage) => warn!(object = %key, outage, error = %failure, "check failed, trying again"),
+        // What is wrong with the object itself was told when it changed.
+        None => debug!(object = %key, error = %failure, "check failed, trying again"),
+    }
+    Err(failure)
+}
+
+async fn bring_in_order(cx: &Arc<Context>, key: &ObjectKey, resumed: bool) -> Result<(), CheckFailure> {
     let Some(object) = cx.stores.scaled_objects.get(&watch_key(key)) else {
         forget(cx, key).await;
         return Ok(());
@@ -94,18 +80,16 @@ pub async fn reconcile(cx: &Arc<Context>, key: &ObjectKey, resumed: bool) -> Res
     }
     if leads {
         let status = object.status.clone().unwrap_or_default();
-        cx.status
-            .open(key, object.metadata.uid.as_deref().unwrap_or_default(), &status);
+        cx.status.open(
+            key,
+            object.metadata.uid.as_deref().unwrap_or_default(),
+            object.metadata.resource_version.as_deref(),
+            &status,
+        );
         match mark(cx, &object).await {
             // A name that makes no label is refused by the check, in better words.
             Ok(()) | Err(CallError::Invalid { .. }) => {}
-            Err(error) => {
-                return Err(CheckFailure {
-                    message: error.to_string(),
-                    scaler: None,
-                    transient: true,
-                });
-            }
+            Err(error) => return Err(error.into()),
         }
     }
     let types: Vec<&str> = object
@@ -114,14 +98,35 @@ pub async fn reconcile(cx: &Arc<Context>, key: &ObjectKey, resumed: bool) -> Res
         .iter()
         .map(|trigger| trigger.type_.as_str())
         .collect();
-    cx.metrics
-        .registered("scaled_object", &key.namespace, &key.name, &types);
+    if leads {
+        cx.metrics
+            .registered("scaled_object", &key.namespace, &key.name, &types);
+    }
     let mut found = Found::default();
     let checked = check(cx, key, &object, resumed, leads, &mut found).await;
-    if leads {
+    let ending = checked.as_ref().is_err_and(CheckFailure::is_namespace_ending);
+    if leads && !ending {
         report(cx, key, &object, &found, checked.as_ref().err()).await?;
     }
     checked
+}
+
+/// Series of triggers that an object no longer has, or that nobody reads while it is paused, leave the metrics.
+fn keep_series(cx: &Context, key: &ObjectKey, object: &ScaledObject, found: &Found) {
+    if annotations::pause_in_force(object.annotations()).is_full() {
+        cx.metrics.has_triggers(key, &[], &[]);
+    } else if let Some(applied) = &found.applied {
+        let triggers = object.spec.triggers.iter().enumerate();
+        let resources: Vec<ResourceTrigger<'_>> = triggers
+            .filter(|(_, trigger)| matches!(trigger.type_.as_str(), "cpu" | "memory"))
+            .map(|(index, trigger)| ResourceTrigger {
+                index,
+                name: trigger.name.as_deref().filter(|name| !name.is_empty()),
+                resource: &trigger.type_,
+            })
+            .collect();
+        cx.metrics.has_triggers(key, &applied.metric_names, &resources);
+    }
 }
 
 /// The object is gone: from the API server, or from what this operator watches.
@@ -176,11 +181,18 @@ async fn check(
     found: &mut Found,
 ) -> Result<(), CheckFailure> {
     // A brake must work on an object that is wrong, too: pausing comes before all checks but that of the target.
-    let pause = annotations::pause(object.annotations())
-        .map_err(|refusal| CheckFailure::new("ScaledObject doesn't have a correct specification", refusal))?;
+    let pause = annotations::pause_in_force(object.annotations());
     if let Pause::Full { replicas } = pause {
+        found.stopped = cx.engine.stop(key).await;
         let gvkr = resolve_target(cx, key, object).await?;
-        return hold_paused(cx, key, object, &gvkr, replicas, found).await;
+        hold_paused(cx, key, object, &gvkr, replicas, found).await?;
+        return match annotations::pause(object.annotations()) {
+            Ok(_) => Ok(()),
+            Err(refusal) => Err(CheckFailure::new(
+                "ScaledObject doesn't have a correct specification",
+                refusal,
+            )),
+        };
     }
     let mut policy = policy(object)
         .map_err(|refusal| CheckFailure::new("ScaledObject doesn't have a correct specification", refusal))?;
@@ -204,6 +216,7 @@ async fn check(
             message: conflict,
             scaler: None,
             transient: false,
+            outage: None,
         });
     }
     for other in outranked(object, &others).filter(|_| leads) {
@@ -237,6 +250,7 @@ async fn check(
             .await
             .map_err(|error| CheckFailure {
                 transient: matches!(error, ResolveError::Lookup(_)),
+                outage: matches!(error, ResolveError::Lookup(_)).then_some(OUTAGE),
                 scaler: None,
                 message: format!("failed to ensure HPA is correctly created for ScaledObject: {error}"),
             })?;
@@ -310,7 +324,7 @@ async fn hold_paused(
     found: &mut Found,
 ) -> Result<(), CheckFailure> {
     let ports = ports(cx, key, object, gvkr);
-    found.stopped = cx
+    found.stopped |= cx
         .engine
         .pause(key, replicas, &ports)
         .await
@@ -338,6 +352,7 @@ async fn resolve_target(
         .await;
     let kind = found.map_err(|error| CheckFailure {
         transient: matches!(error, DiscoveryFailure::Call(_)),
+        outage: matches!(error, DiscoveryFailure::Call(_)).then_some(OUTAGE),
         ..CheckFailure::new(
             prefix,
             format!("{error} (ScaledObject {key}, spec.scaleTargetRef)"),
@@ -373,6 +388,7 @@ async fn check_scale(
     if !matches!(error, CallError::NotFound { .. }) {
         return Err(CheckFailure {
             transient: true,
+            outage: error.outage(),
             ..CheckFailure::new(prefix, error)
         });
     }
@@ -407,6 +423,7 @@ fn apply_failure(error: ApplyError) -> CheckFailure {
     let scaler = matches!(error, ApplyError::Trigger { .. }).then(|| error.to_string());
     CheckFailure {
         transient,
+        outage: transient.then_some(OUTAGE),
         scaler,
         ..CheckFailure::new(
             "failed to ensure HPA is correctly created for ScaledObject",
@@ -430,14 +447,14 @@ async fn report(
     failure: Option<&CheckFailure>,
 ) -> Result<(), CheckFailure> {
     let hpa = object.spec.hpa_name(&object.name_any());
-    let pause = annotations::pause(object.annotations()).unwrap_or_default();
+    let pause = annotations::pause_in_force(object.annotations());
     cx.metrics.checked(key, pause.is_paused());
+    keep_series(cx, key, object, found);
     if failure.is_some() {
         cx.metrics.object_error(key);
     }
     // An API server that did not answer says nothing about the object: what its status says stays.
     if failure.is_some_and(|failure| failure.transient) {
-        warn!(object = %key, error = %failure.map(ToString::to_string).unwrap_or_default(), "check failed, trying again");
         return Ok(());
     }
     let changed = cx.status.update(key, |status| {
@@ -467,7 +484,10 @@ async fn report(
         }
         match failure {
             None => status::set_checked(status, pause),
-            Some(failure) => status::set_check_failed(status, &failure.message),
+            Some(failure) => {
+                status::set_check_failed(status, &failure.message);
+                status::set_paused(status, pause);
+            }
         }
     });
     let Some(changed) = changed.await else {
@@ -477,11 +497,7 @@ async fn report(
     match changed.failed {
         None => Ok(()),
         // What is not written stays wanted, and nothing else may come by to write it.
-        Some(error) => Err(CheckFailure {
-            message: error.to_string(),
-            scaler: None,
-            transient: true,
-        }),
+        Some(error) => Err(error.into()),
     }
 }
 

@@ -5,8 +5,8 @@
 //!             follower, until the Service has forgotten this pod ──> exit 0
 //! ```
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -14,7 +14,6 @@ use dormouse_api::{ClusterTriggerAuthentication, ScaledObject, TriggerAuthentica
 use dormouse_engine::{Engine, Leadership, ObjectKey, Settings};
 use dormouse_kubernetes::discovery::Discovery;
 use dormouse_kubernetes::lease::{self, LeaseConfig};
-use dormouse_kubernetes::watch::Undecodable;
 use dormouse_kubernetes::{Action, Change, Cluster, Priority, Queue, Watch, Watched};
 use dormouse_runtime::admin::{self, Readiness};
 use dormouse_runtime::telemetry::{self, LogOptions};
@@ -26,7 +25,6 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use kube::Api;
 use kube::api::PostParams;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -34,6 +32,7 @@ use crate::args::OperatorArgs;
 use crate::certificates::{RotationSettings, ServingCertificate};
 use crate::changes::{self, Seen};
 use crate::context::{Context, Stores, VERSION, engine_key};
+use crate::debug::DebugPage;
 use crate::egress::ApiServer;
 use crate::endpoints::SliceEndpoints;
 use crate::events::Events;
@@ -46,7 +45,8 @@ use crate::peers::{Leader, TOKEN_FILE};
 use crate::pods::PodCounter;
 use crate::references::References;
 use crate::status_book::StatusBook;
-use crate::{authentications, reconcile, undecodable};
+use crate::work::{Work, or_later};
+use crate::{authentications, reconcile};
 
 /// How long requests still come in after this pod was asked to stop: until every node has heard that it is unready.
 const ENDPOINT_PROPAGATION: Duration = Duration::from_secs(3);
@@ -57,55 +57,8 @@ const AUTHENTICATION_WORKERS: usize = 4;
 /// How long the changes of what an object refers to are gathered before it is looked at again: a key and its secret half may
 /// be in two objects, and one without the other is no use.
 const SETTLE: Duration = Duration::from_millis(500);
-/// Objects that no type could decode and that wait to be told so.
-const UNDECODABLE_QUEUE: usize = 256;
-
-/// The queues of work, shared by the watches that fill them.
-#[derive(Clone, Default)]
-struct Work {
-    objects: Queue<ObjectKey>,
-    authentications: Queue<dormouse_kubernetes::ObjectKey>,
-    cluster_authentications: Queue<dormouse_kubernetes::ObjectKey>,
-    /// Objects whose first tick after a start or a take-over may wait its turn.
-    resuming: Arc<Mutex<HashSet<ObjectKey>>>,
-}
-
-impl Work {
-    fn take_resuming(&self, key: &ObjectKey) -> bool {
-        self.resuming
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(key)
-    }
-
-    /// Has everything looked at again, objects with replicas first.
-    fn resume_all(&self, stores: &Stores) {
-        let mut objects = stores.scaled_objects.list();
-        objects.sort_by_key(|object| {
-            !object
-                .status
-                .as_ref()
-                .is_some_and(|status| crate::status::holds(status, dormouse_api::conditions::ACTIVE))
-        });
-        let keys: Vec<ObjectKey> = objects
-            .iter()
-            .map(|object| engine_key(&dormouse_kubernetes::ObjectKey::of(&**object)))
-            .collect();
-        self.resuming
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend(keys.iter().cloned());
-        keys.into_iter().for_each(|key| self.objects.add(key));
-        for authentication in stores.trigger_authentications.list() {
-            self.authentications
-                .add(dormouse_kubernetes::ObjectKey::of(&*authentication));
-        }
-        for authentication in stores.cluster_trigger_authentications.list() {
-            self.cluster_authentications
-                .add(dormouse_kubernetes::ObjectKey::of(&*authentication));
-        }
-    }
-}
+/// Statuses put right at once that somebody else changed.
+const STATUS_WORKERS: usize = 4;
 
 /// Runs the operator until it is told to stop.
 ///
@@ -131,7 +84,10 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
     let admin_listener = bind(args.health_probe_bind_address.0, "health probes").await?;
     let metrics_listener = bind(args.metrics_bind_address.0, "metrics").await?;
     let api_listener = bind(args.metrics_api_bind_address.0, "the metrics API").await?;
-    let health = admin::health(readiness.clone()).merge(admin::log_level(telemetry));
+    let debug_page = DebugPage::default();
+    let health = admin::health(readiness.clone())
+        .merge(admin::log_level(telemetry))
+        .merge(debug_page.router());
     supervisor.spawn_last(
         "health",
         admin::serve(admin_listener, health, supervisor.last_token().cancelled_owned()),
@@ -154,6 +110,7 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
     supervisor.spawn("leadership", until(stopping.clone(), follow));
 
     let parts = assemble(&args, &cluster, api_server, &metrics, &fence, &mut supervisor);
+    debug_page.open(parts.cx.clone());
     serve_metrics_api(
         &args,
         &cluster,
@@ -232,12 +189,16 @@ fn assemble(
 ) -> Parts {
     let queues = Work::default();
     let stopping = supervisor.token();
-    let (unreadable, unreadable_waiting) = mpsc::channel(UNDECODABLE_QUEUE);
-    let stores = watch_all(args, cluster, &queues, unreadable, supervisor);
+    let stores = watch_all(args, cluster, &queues, supervisor);
     let (client, calls) = (cluster.client.clone(), cluster.calls.clone());
     let (events, write_events) = Events::new(client.clone(), calls.clone(), args.pod_name.clone());
     supervisor.spawn("events", until(stopping.clone(), write_events));
-    let operator_metrics = Arc::new(OperatorMetrics::register(metrics, VERSION));
+    let operator_metrics = Arc::new(OperatorMetrics::register(
+        metrics,
+        VERSION,
+        args.enable_high_cardinality_metrics_labels,
+    ));
+    queues.show_depths(metrics, &events);
     let leadership: Arc<dyn Leadership> = Arc::new(fence.clone());
     let status = StatusBook::new(client.clone(), calls.clone(), leadership.clone());
     let (refresh, look_again) = (queues.objects.clone(), queues.objects.clone());
@@ -313,24 +274,22 @@ fn assemble(
     });
     supervisor.spawn(
         "undecodable objects",
-        until(stopping, undecodable::report(cx.clone(), unreadable_waiting)),
+        queues.undecodable.clone().run(cx.clone(), stopping),
     );
     Parts { cx, queues, journal }
 }
 
 /// Starts the watches. Each change that is worth it puts a key into a queue; nothing else happens on the watches' tasks.
-fn watch_all(
-    args: &OperatorArgs,
-    cluster: &Cluster,
-    queues: &Work,
-    unreadable: mpsc::Sender<Undecodable>,
-    supervisor: &mut Supervisor,
-) -> Stores {
+fn watch_all(args: &OperatorArgs, cluster: &Cluster, queues: &Work, supervisor: &mut Supervisor) -> Stores {
     let (client, scope) = (&cluster.client, &args.watch_namespace);
-    let (seen, work) = (Seen::default(), queues.clone());
+    let (seen, work, undecodable) = (Seen::default(), queues.clone(), queues.undecodable.clone());
     let scaled_objects = Watch::<ScaledObject>::within(client, scope)
         .labels(&args.watch_label_selector)
         .on_change(move |key, change| {
+            work.undecodable.no_longer(&engine_key(key));
+            if let Change::Applied(_) = change {
+                work.statuses.add(engine_key(key));
+            }
             if let Change::Deleted(_) = change {
                 seen.forget(key);
             } else if !seen.is_news(key, changes::of_scaled_object(change.object())) {
@@ -345,7 +304,7 @@ fn watch_all(
                 work.cluster_authentications.add(key);
             }
         })
-        .on_undecodable(move |object| drop(unreadable.try_send(object.clone())));
+        .on_undecodable(move |object| undecodable.seen(object));
     let (scaled_objects, task) = scaled_objects.start();
     supervisor.spawn("watch of ScaledObjects", until(supervisor.token(), task));
     let (seen, work, objects) = (Seen::default(), queues.clone(), scaled_objects.clone());
@@ -556,9 +515,8 @@ async fn work(
             .run(AUTHENTICATION_WORKERS, stopping.clone(), |key| {
                 let cx = cx.clone();
                 async move {
-                    authentications::reconcile::<TriggerAuthentication>(&cx, &key)
-                        .await
-                        .map(|()| Action::Done)
+                    let outcome = authentications::reconcile::<TriggerAuthentication>(&cx, &key).await;
+                    or_later(&key, outcome)
                 }
             });
         let cluster_authentications =
@@ -567,13 +525,29 @@ async fn work(
                 .run(AUTHENTICATION_WORKERS, stopping.clone(), |key| {
                     let cx = cx.clone();
                     async move {
-                        authentications::reconcile::<ClusterTriggerAuthentication>(&cx, &key)
-                            .await
-                            .map(|()| Action::Done)
+                        let outcome =
+                            authentications::reconcile::<ClusterTriggerAuthentication>(&cx, &key).await;
+                        or_later(&key, outcome)
                     }
                 });
+        let statuses = queues.statuses.run(STATUS_WORKERS, stopping.clone(), |key| {
+            let cx = cx.clone();
+            async move {
+                let Some(object) = cx.stores.scaled_objects.get(&crate::context::watch_key(&key)) else {
+                    return Ok(Action::Done);
+                };
+                let wait = cx.status.take_in(&key, &object).await;
+                wait.map(|wait| wait.map_or(Action::Done, Action::After))
+            }
+        });
         let takeovers = take_overs(&cx, &queues, &fence, &stopping);
-        tokio::join!(objects, authentications, cluster_authentications, takeovers);
+        tokio::join!(
+            objects,
+            authentications,
+            cluster_authentications,
+            statuses,
+            takeovers
+        );
     }
     drop(synced);
     cx.engine.stop_all().await;
@@ -594,6 +568,7 @@ async fn take_overs(cx: &Context, queues: &Work, fence: &Fence, stopping: &Cance
             if leads.wait_for(|leads| !*leads).await.is_err() {
                 return;
             }
+            cx.metrics.forget_all();
             warn!("this replica no longer leads");
         }
     };

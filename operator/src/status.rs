@@ -94,7 +94,8 @@ pub fn check_failed(status: &ScaledObjectStatus) -> bool {
         .is_some_and(|ready| ready.reason.as_deref() == Some(reason::SCALED_OBJECT_CHECK_FAILED))
 }
 
-fn set_paused(status: &mut ScaledObjectStatus, pause: Pause) {
+/// The pause that the annotations ask for, whatever else is wrong with the object.
+pub fn set_paused(status: &mut ScaledObjectStatus, pause: Pause) {
     let was_paused = holds(status, conditions::PAUSED);
     if pause.is_paused() {
         let message = "ScaledObject is paused";

@@ -2,16 +2,22 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use dormouse_api::{ScaledObject, ScaledObjectStatus};
 use dormouse_engine::{Leadership, ObjectKey};
 use dormouse_kubernetes::{CallError, Calls, Priority};
 use kube::api::{Patch, PatchParams};
 use kube::core::{ApiResource, DynamicObject};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
+use tokio::time::Instant;
+use tracing::debug;
 
 use crate::status::merge_patch;
+
+/// How long a status that somebody else changed twice stays so.
+const REPAIR: Duration = Duration::from_secs(10);
 
 /// The statuses this process wrote or found, by object.
 #[derive(Clone)]
@@ -25,6 +31,10 @@ pub struct StatusBook {
 /// One object's status: as it is on the server, as far as is known, and as it should be.
 struct Page {
     uid: String,
+    /// The version of the object that `written` is the status of, as far as is known.
+    version: Option<String>,
+    /// When what somebody else wrote was last put right.
+    repaired: Option<Instant>,
     written: Value,
     wanted: ScaledObjectStatus,
 }
@@ -61,7 +71,7 @@ impl StatusBook {
 
     /// Opens the page of the object with this uid, with the status its watch shows, unless it is open already: what this
     /// process wrote last is newer than what the watch has seen.
-    pub fn open(&self, key: &ObjectKey, uid: &str, status: &ScaledObjectStatus) {
+    pub fn open(&self, key: &ObjectKey, uid: &str, version: Option<&str>, status: &ScaledObjectStatus) {
         let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
         // A page that is locked is being written, and so is not one of an object long gone.
         let is_of_another =
@@ -70,6 +80,8 @@ impl StatusBook {
             let written = serde_json::to_value(status).unwrap_or_default();
             let page = Page {
                 uid: uid.to_owned(),
+                version: version.map(str::to_owned),
+                repaired: None,
                 written,
                 wanted: status.clone(),
             };
@@ -111,7 +123,10 @@ impl StatusBook {
         let mut failed = None;
         if let Some(patch) = merge_patch(&page.written, &wanted) {
             match self.write(key, patch).await {
-                Ok(()) => page.written = wanted,
+                Ok(version) => {
+                    page.written = wanted;
+                    page.version = version;
+                }
                 Err(error) => failed = Some(error),
             }
         }
@@ -122,7 +137,50 @@ impl StatusBook {
         })
     }
 
-    async fn write(&self, key: &ObjectKey, patch: Value) -> Result<(), CallError> {
+    /// Takes in an object as a watch shows it. Where somebody else changed its status, that is the truth from which the
+    /// next difference is taken, and what should be there is written again: at once the first time, then at most every
+    /// [`REPAIR`], as two writers that never agree must not wear out the API server. Says how long to wait where it is too
+    /// early.
+    ///
+    /// # Errors
+    /// It could not be written.
+    pub async fn take_in(
+        &self,
+        key: &ObjectKey,
+        object: &ScaledObject,
+    ) -> Result<Option<Duration>, CallError> {
+        let Some(page) = self.page(key) else {
+            return Ok(None);
+        };
+        let mut page = page.lock().await;
+        // The watch may still be behind what this process wrote; the echo of our own write changes nothing below.
+        if object.uid().as_ref() != Some(&page.uid)
+            || is_older(object.resource_version().as_deref(), page.version.as_deref())
+        {
+            return Ok(None);
+        }
+        page.version = object.resource_version();
+        page.written = serde_json::to_value(object.status.clone().unwrap_or_default()).unwrap_or_default();
+        let wanted = serde_json::to_value(&page.wanted).unwrap_or_default();
+        let Some(patch) = merge_patch(&page.written, &wanted) else {
+            return Ok(None);
+        };
+        let wait = page
+            .repaired
+            .map(|at| REPAIR.saturating_sub(at.elapsed()))
+            .filter(|wait| !wait.is_zero());
+        if wait.is_some() {
+            return Ok(wait);
+        }
+        page.repaired = Some(Instant::now());
+        debug!(object = %key, "somebody else changed the status, writing it again");
+        page.version = self.write(key, patch).await?;
+        page.written = wanted;
+        Ok(None)
+    }
+
+    /// Writes a patch and says which version the object has after it.
+    async fn write(&self, key: &ObjectKey, patch: Value) -> Result<Option<String>, CallError> {
         const CALL: &str = "write the status of a ScaledObject";
         if !self.leadership.is_leader() {
             return Err(CallError::Other {
@@ -142,6 +200,15 @@ impl StatusBook {
                 api.patch_status(&key.name, &params, &patch),
             )
             .await
-            .map(drop)
+            .map(|written| written.resource_version())
     }
 }
+
+/// Whether `seen` is an older version than `known`. API servers count versions up; where one does not, everything is news.
+fn is_older(seen: Option<&str>, known: Option<&str>) -> bool {
+    let number = |version: Option<&str>| version.and_then(|version| version.parse::<u128>().ok());
+    matches!((number(seen), number(known)), (Some(seen), Some(known)) if seen < known)
+}
+
+#[cfg(test)]
+mod tests;

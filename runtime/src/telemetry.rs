@@ -4,6 +4,8 @@
 //! Libraries speak one level lower than Dormouse itself: their info and debug records are for their authors, and some of
 //! them would carry request bodies.
 
+mod quiet;
+
 use std::{fmt, io, str::FromStr};
 
 use tracing::Subscriber;
@@ -14,6 +16,8 @@ use tracing_subscriber::{
     reload,
     util::SubscriberInitExt,
 };
+
+use quiet::Quieted;
 
 /// How much is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -253,8 +257,15 @@ where
         .with_timer(options.time)
         .with_writer(writer);
     let layer = match options.encoder {
-        Encoder::Console => layer.with_ansi(false).boxed(),
-        Encoder::Json => layer.json().flatten_event(true).boxed(),
+        Encoder::Console => layer
+            .with_ansi(false)
+            .map_event_format(|format| Quieted::new(format, false))
+            .boxed(),
+        Encoder::Json => layer
+            .json()
+            .flatten_event(true)
+            .map_event_format(|format| Quieted::new(format, true))
+            .boxed(),
     };
     // The filter stands innermost so that its handle does not depend on the encoder's type.
     (
@@ -335,6 +346,49 @@ mod tests {
             tracing::info!(target: "hyper_util::client", "spoken");
         });
         assert!(!text.contains("canary") && text.contains("spoken"), "{text}");
+    }
+
+    #[test]
+    fn a_failure_that_lasts_is_told_once_and_an_outage_once_for_all() {
+        let text = logged(LogOptions::default(), |_| {
+            for attempt in 0..1000 {
+                tracing::warn!(object = "a/b", attempt, "target cannot be read");
+                tracing::warn!(object = "a/c", attempt, "target cannot be read");
+                let object = format!("many/{attempt}");
+                tracing::warn!(object, outage = "kubernetes-api", "not written");
+                tracing::error!(outage = "kubernetes-api", "a watch is broken");
+                tracing::info!(attempt, "a change");
+            }
+        });
+        let count = |part: &str| text.lines().filter(|line| line.contains(part)).count();
+        assert_eq!(count("target cannot be read"), 2, "{text}");
+        assert_eq!(count("outage"), 1, "{text}");
+        assert_eq!(count("a change"), 1000);
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "there is no runtime here to block")]
+    fn what_was_left_out_is_counted_in_the_next_record() {
+        for (encoder, counted) in [
+            (Encoder::Console, " suppressed=150\n"),
+            (Encoder::Json, ",\"suppressed\":150}\n"),
+        ] {
+            let options = LogOptions {
+                encoder,
+                ..LogOptions::default()
+            };
+            // More objects than may be told of at once; a second later there is room for two more.
+            let text = logged(options, |_| {
+                for number in 0..250 {
+                    let object = format!("many/{number}");
+                    tracing::warn!(object, "trigger cannot be read");
+                }
+                std::thread::sleep(std::time::Duration::from_millis(600));
+                tracing::warn!(object = "one/more", "trigger cannot be read");
+            });
+            assert_eq!(text.lines().count(), 101, "{text}");
+            assert!(text.ends_with(counted), "{text}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod metadata;
 pub mod registry;
 pub mod scaler;
 pub mod sensitive;
+pub mod traffic;
 
 mod aws_sqs_queue;
 mod cron;

@@ -12,6 +12,7 @@
 pub mod cluster;
 pub mod command;
 pub mod example;
+pub mod exposition;
 pub mod install;
 pub mod logs;
 pub mod manifest;

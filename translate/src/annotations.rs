@@ -48,6 +48,13 @@ pub fn pause(annotations: &BTreeMap<String, String>) -> Result<Pause, Refusal> {
     })
 }
 
+/// The pause that holds, also where it cannot be read in full: whoever writes `paused-replicas`, however wrongly, wants
+/// scaling to stop, and so it stops where it is.
+#[must_use]
+pub fn pause_in_force(annotations: &BTreeMap<String, String>) -> Pause {
+    pause(annotations).unwrap_or(Pause::Full { replicas: None })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,6 +113,49 @@ mod tests {
         ] {
             assert_eq!(pause(&annotations), Ok(expected), "{annotations:?}");
         }
+    }
+
+    /// Every combination of the four annotations, each absent, clearly on, clearly off, empty and nonsense.
+    #[test]
+    fn all_combinations() {
+        let switches = [None, Some("true"), Some("false"), Some(""), Some("nonsense")];
+        let counts = [None, Some("0"), Some("3"), Some(""), Some("-1"), Some("nonsense")];
+        let is_on = |value: Option<&str>| !matches!(value, None | Some("false"));
+        let mut seen = 0;
+        for count in counts {
+            for paused in switches {
+                for scale_in in switches {
+                    for scale_out in switches {
+                        let all = [
+                            (labels::PAUSED_REPLICAS, count),
+                            (labels::PAUSED, paused),
+                            (labels::PAUSED_SCALE_IN, scale_in),
+                            (labels::PAUSED_SCALE_OUT, scale_out),
+                        ];
+                        let set: Vec<(&str, &str)> = all
+                            .into_iter()
+                            .filter_map(|(key, value)| Some((key, value?)))
+                            .collect();
+                        let annotations = of(&set);
+                        let expected = match (count, is_on(paused), is_on(scale_in), is_on(scale_out)) {
+                            (Some("0"), ..) => Some(Pause::Full { replicas: Some(0) }),
+                            (Some("3"), ..) => Some(Pause::Full { replicas: Some(3) }),
+                            (Some(_), ..) => None,
+                            (None, true, ..) => Some(Pause::Full { replicas: None }),
+                            (None, false, false, false) => Some(Pause::No),
+                            (None, false, scale_in, scale_out) => {
+                                Some(Pause::Directions { scale_in, scale_out })
+                            }
+                        };
+                        assert_eq!(pause(&annotations).ok(), expected, "{annotations:?}");
+                        let in_force = expected.unwrap_or(Pause::Full { replicas: None });
+                        assert_eq!(pause_in_force(&annotations), in_force, "{annotations:?}");
+                        seen += 1;
+                    }
+                }
+            }
+        }
+        assert_eq!(seen, 6 * 125);
     }
 
     #[test]

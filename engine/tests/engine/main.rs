@@ -3,6 +3,7 @@
 mod bench;
 mod faults;
 mod sharing;
+mod view;
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

@@ -9,6 +9,11 @@ const MAX_MESSAGE: usize = 512;
 /// The patience a 429 without a number asks for.
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// The name of an outage of the API server in log records.
+pub const OUTAGE: &str = "kubernetes-api";
+/// What the API server says to whoever creates something in a namespace that is being deleted.
+pub const NAMESPACE_ENDING: &str = "because it is being terminated";
+
 /// A failed call, by what the caller can do about it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
@@ -167,6 +172,23 @@ impl CallError {
             Self::Invalid { .. } => "invalid",
             Self::Other { .. } => "other",
         }
+    }
+
+    /// What is out of order if this is not the call's own fault: the value of a log record's field `outage`, by which
+    /// records of one cause are held to one in a while, whatever they are about.
+    #[must_use]
+    pub fn outage(&self) -> Option<&'static str> {
+        let outage = matches!(
+            self,
+            Self::Throttled { .. } | Self::Timeout { .. } | Self::Unreachable { .. }
+        );
+        outage.then_some(OUTAGE)
+    }
+
+    /// Whether the write was refused because its namespace is being deleted: what it was for is about to go as well.
+    #[must_use]
+    pub fn is_namespace_ending(&self) -> bool {
+        matches!(self, Self::Forbidden { message, .. } if message.contains(NAMESPACE_ENDING))
     }
 
     /// Whether the object, or its kind, does not exist.

@@ -92,7 +92,9 @@ impl Election {
         match timeout(RELEASE_DEADLINE, self.release()).await {
             Ok(Ok(true)) => tracing::info!(lease = self.config.name, "gave up the lease"),
             Ok(Ok(false)) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "unable to give up the lease, others wait for its end"),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, outage = error.outage(), "unable to give up the lease, others wait for its end")
+            }
             Err(_) => tracing::warn!("the lease could not be given up in time, others wait for its end"),
         }
     }
@@ -132,7 +134,7 @@ impl Election {
                         Attempt::Failed(error) => {
                             if let Some(lasting) = outage.failed() {
                                 tracing::warn!(
-                                    lease = self.config.name, %error, ?lasting,
+                                    lease = self.config.name, %error, ?lasting, outage = error.outage(),
                                     "unable to claim the lease, trying again"
                                 );
                             }
@@ -173,7 +175,8 @@ impl Election {
                 Attempt::TakenByAnother => break "another replica holds it",
                 Attempt::Failed(error) => {
                     let left = until.saturating_duration_since(Instant::now());
-                    tracing::warn!(lease = self.config.name, %error, ?left, "unable to renew the lease");
+                    let outage = error.outage();
+                    tracing::warn!(lease = self.config.name, %error, ?left, outage, "unable to renew the lease");
                     next = Instant::now() + RENEW_AGAIN;
                 }
             }

@@ -10,13 +10,13 @@ use std::{
 use dormouse_runtime::Backoff;
 use futures::StreamExt as _;
 use kube::{
-    Api, ResourceExt as _,
+    Api, Resource as _, ResourceExt as _,
     runtime::watcher::{self, Event},
 };
 use tokio::{sync::watch, time::sleep};
 
 use super::{Change, Reactions, Undecodable, Watchable, guard::Guard, store::Store};
-use crate::{calls::CallError, key::ObjectKey, outage::Outage};
+use crate::{calls::CallError, key::ObjectKey, outage::Outage, requests};
 
 /// How long one watch request lasts, in seconds. The server then ends it and the next resumes where it stopped, at the price
 /// of one request; so a watch that is silent for longer, by five seconds of margin, is dead and is replaced.
@@ -125,6 +125,9 @@ impl<K: Watchable> Follower<K> {
             Event::Delete(object) => {
                 let key = ObjectKey::of(&object);
                 let known = self.store.remove(&key);
+                if let Some(gone) = self.undecodable(&object) {
+                    self.reactions.undecodable(&Undecodable { gone: true, ..gone });
+                }
                 let last = object.into_result().ok().map(Arc::new).or(known);
                 if let Some(last) = last.filter(|_| self.reactions.keeps(&key)) {
                     self.reactions.changed(&key, &Change::Deleted(last));
@@ -136,28 +139,30 @@ impl<K: Watchable> Follower<K> {
 
     fn decode(&self, object: Guard<K>) -> (ObjectKey, Option<K>) {
         let key = ObjectKey::of(&object);
-        let uid = object.uid().unwrap_or_default();
-        match object.into_result() {
-            Ok(object) => (key, Some(object)),
-            Err(error) => {
-                let undecodable = Undecodable {
-                    kind: self.reactions.kind.clone(),
-                    key: key.clone(),
-                    uid,
-                    error,
-                };
-                tracing::warn!(
-                    kind = undecodable.kind,
-                    object = %undecodable.key,
-                    error = undecodable.error,
-                    "an object cannot be read and is left alone"
-                );
-                for react in &self.reactions.on_undecodable {
-                    react(&undecodable);
-                }
-                (key, None)
-            }
+        if let Some(undecodable) = self.undecodable(&object) {
+            tracing::warn!(
+                kind = undecodable.kind,
+                object = %undecodable.key,
+                error = undecodable.error,
+                "an object cannot be read and is left alone"
+            );
+            self.reactions.undecodable(&undecodable);
         }
+        (key, object.into_result().ok())
+    }
+
+    /// What there is to say of an object that does not decode.
+    fn undecodable(&self, object: &Guard<K>) -> Option<Undecodable> {
+        Some(Undecodable {
+            kind: self.reactions.kind.clone(),
+            key: ObjectKey::of(object),
+            uid: object.uid().unwrap_or_default(),
+            error: object.fault()?.to_owned(),
+            deleting: object.meta().deletion_timestamp.is_some(),
+            finalizers: object.finalizers().to_vec(),
+            version: object.resource_version(),
+            gone: false,
+        })
     }
 
     fn failed(&self, outage: &mut Outage, error: &CallError) {
@@ -169,9 +174,14 @@ impl<K: Watchable> Follower<K> {
         {
             return;
         }
+        requests::watch_restarted(&self.reactions.kind);
         if let Some(lasting) = outage.failed() {
             let namespace = self.namespace.as_deref().unwrap_or("all");
-            tracing::warn!(kind = self.reactions.kind, namespace, %error, ?lasting, "a watch is broken, trying again");
+            let outage = error.outage();
+            tracing::warn!(
+                kind = self.reactions.kind, namespace, %error, ?lasting, outage,
+                "a watch is broken, trying again"
+            );
         }
     }
 

@@ -21,6 +21,14 @@ pub(super) enum Guard<K> {
 }
 
 impl<K> Guard<K> {
+    /// What is wrong with the object, if anything is.
+    pub(super) fn fault(&self) -> Option<&str> {
+        match self {
+            Self::Good(_) => None,
+            Self::Bad { error, .. } => Some(error),
+        }
+    }
+
     /// The object, or what is wrong with it.
     pub(super) fn into_result(self) -> Result<K, String> {
         match self {

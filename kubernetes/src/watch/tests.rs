@@ -265,3 +265,29 @@ async fn a_metadata_watch_asks_for_metadata_only() {
     assert_eq!(watched.len(), 1);
     assert!(asked.load(Ordering::SeqCst), "the secret itself was asked for");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_object_that_is_deleted_says_so_and_then_that_it_is_gone() {
+    let api = FakeApi::default();
+    let seen: Arc<Mutex<Vec<Undecodable>>> = Arc::default();
+    let heard = seen.clone();
+    let (watched, task) = Watch::<Slim>::all(&api.client())
+        .on_undecodable(move |bad| heard.lock().unwrap().push(bad.clone()))
+        .start();
+    tokio::spawn(task);
+    watched.synced().await;
+    let mut bad = object("bad", "many");
+    bad["metadata"]["finalizers"] = json!(["a", "b"]);
+    api.put(PODS, bad.clone());
+    settled().await;
+    bad["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    api.put(PODS, bad);
+    settled().await;
+    api.delete(PODS, "bad");
+    settled().await;
+    let seen = seen.lock().unwrap();
+    let told: Vec<_> = seen.iter().map(|bad| (bad.deleting, bad.gone)).collect();
+    assert_eq!(told, [(false, false), (true, false), (true, true)]);
+    assert_eq!(seen[1].finalizers, ["a", "b"]);
+    assert!(seen[1].version.is_some() && seen[0].version != seen[1].version);
+}

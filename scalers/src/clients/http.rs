@@ -10,6 +10,7 @@ use url::Url;
 
 use super::egress::{CONNECT_TIMEOUT, Egress, EgressDenied, For, Judge};
 use super::{Redirects, TlsError};
+use crate::traffic::sent;
 
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 const IDLE_PER_HOST: usize = 8;
@@ -93,7 +94,7 @@ impl HttpClient {
                 }
             }
         };
-        client.execute(request).await.map_err(|error| {
+        sent(client.execute(request)).await.map_err(|error| {
             let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
             while let Some(inner) = cause {
                 if let Some(denied) = inner.downcast_ref::<EgressDenied>() {

@@ -106,6 +106,7 @@ pub(crate) async fn told_so_and_nobody_else_harmed(stage: &Stage, neighbour: &Ne
         1,
     )
     .await?;
+    let_go_when_deleted(stage, &good).await?;
     loosened.restore(&stage.cluster).await?;
 
     let later = Scaled::watch(stage, "later");
@@ -146,4 +147,31 @@ pub(crate) async fn told_so_and_nobody_else_harmed(stage: &Stage, neighbour: &Ne
     api.patch("odd", &PatchParams::default(), &edit).await?;
     odd.is_ready().await?;
     odd.condition_is("Active", "True", "ScalerActive").await.map(drop)
+}
+
+/// One that was in order, got our finalizer, and was then made unreadable, does not hang for ever when it is deleted.
+async fn let_go_when_deleted(stage: &Stage, good: &Good) -> Result<()> {
+    let leaving = Scaled::watch(stage, "leaving");
+    stage.apply(podless("leaving", 0)).await?;
+    stage.apply(good.object("leaving")).await?;
+    leaving.is_ready().await?;
+    let edit = Patch::Merge(json!({"spec": {"pollingInterval": {"every": "now and then"}}}));
+    let api = stage.scaled_objects();
+    let edited = api.patch("leaving", &PatchParams::default(), &edit).await?;
+    ensure!(
+        edited
+            .metadata
+            .finalizers
+            .is_some_and(|finalizers| !finalizers.is_empty()),
+        "it had no finalizer to begin with"
+    );
+    leaving
+        .is_refused("ScaledObject doesn't have a correct specification: ")
+        .await?;
+    stage.unscale("leaving").await?;
+    until("it is gone", Duration::from_secs(10), async || {
+        ensure!(api.get_opt("leaving").await?.is_none(), "it is still there");
+        Ok(())
+    })
+    .await
 }

@@ -19,6 +19,20 @@ annotations:
 {{- end }}
 {{- end }}
 
+{{- /* Metadata of an object that is there for the uninstall only: its turn, and when it goes. */ -}}
+{{- define "dormouse.hook" -}}
+labels:
+  app.kubernetes.io/name: {{ .name }}
+  {{- include "dormouse.labels" .root | nindent 2 }}
+annotations:
+  helm.sh/hook: pre-delete
+  helm.sh/hook-weight: {{ .weight | quote }}
+  helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+  {{- with .root.Values.additionalAnnotations }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+
 {{- define "dormouse.image" -}}
 {{- $registry := .Values.global.image.registry | default .Values.image.keda.registry -}}
 {{- $name := printf "%s:%s" .Values.image.keda.repository (.Values.image.keda.tag | default .Chart.AppVersion) -}}
