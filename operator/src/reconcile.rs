@@ -18,7 +18,7 @@ use dormouse_kubernetes::discovery::DiscoveryFailure;
 use dormouse_kubernetes::{CallError, Priority};
 use dormouse_translate::parameters::ResolveError;
 use dormouse_translate::triggers::{distinct_authentications, distinct_types};
-use dormouse_translate::{Refusal, Resolver, annotations, policy, resources, triggers};
+use dormouse_translate::{Resolver, annotations, policy, resources, triggers};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt};

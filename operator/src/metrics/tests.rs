@@ -105,6 +105,7 @@ async fn with_http(page: &Page) {
         default_deadline: Duration::from_secs(3),
         clients: std::sync::Arc::new(dormouse_scalers::Clients::new(Default::default())),
         endpoints: None,
+        pods: None,
         params,
     };
     let trigger = dormouse_scalers::connect(&connect);
