@@ -17,6 +17,7 @@ pub mod logs;
 pub mod manifest;
 pub mod namespace;
 pub mod redis;
+pub mod replicas;
 pub mod scaled;
 pub mod scaled_object;
 pub mod sqs;
