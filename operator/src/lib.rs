@@ -23,6 +23,7 @@ pub mod leadership;
 pub mod metric_source;
 pub mod metrics;
 pub mod metrics_api;
+pub mod neighbours;
 pub mod objects;
 pub mod peers;
 pub mod reconcile;

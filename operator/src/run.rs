@@ -42,6 +42,7 @@ use crate::leadership::Fence;
 use crate::metric_source::EngineMetrics;
 use crate::metrics::OperatorMetrics;
 use crate::metrics_api::{self, Gatekeeper, Limits};
+use crate::neighbours::Neighbours;
 use crate::peers::{Leader, TOKEN_FILE};
 use crate::status_book::StatusBook;
 use crate::{authentications, reconcile, undecodable};
@@ -306,10 +307,16 @@ fn watch_all(
     supervisor: &mut Supervisor,
 ) -> Stores {
     let (client, scope) = (&cluster.client, &args.watch_namespace);
-    let (seen, work) = (Seen::default(), queues.clone());
+    let neighbours = Neighbours::default();
+    let (seen_objects, seen_hpas) = (Seen::default(), Seen::default());
+    let (seen, work, index) = (seen_objects.clone(), queues.clone(), neighbours.clone());
     let scaled_objects = Watch::<ScaledObject>::within(client, scope)
         .labels(&args.watch_label_selector)
         .on_change(move |key, change| {
+            match change {
+                Change::Deleted(_) => index.forget_object(key),
+                Change::Applied(object) => index.note_object(key, object),
+            }
             if let Change::Deleted(_) = change {
                 seen.forget(key);
             } else if !seen.is_news(key, changes::of_scaled_object(change.object())) {
@@ -327,8 +334,12 @@ fn watch_all(
         .on_undecodable(move |object| drop(unreadable.try_send(object.clone())));
     let (scaled_objects, task) = scaled_objects.start();
     supervisor.spawn("watch of ScaledObjects", until(supervisor.token(), task));
-    let (seen, work, objects) = (Seen::default(), queues.clone(), scaled_objects.clone());
+    let (seen, work, index) = (seen_hpas.clone(), queues.clone(), neighbours.clone());
     let hpas = Watch::<HorizontalPodAutoscaler>::within(client, scope).on_change(move |key, change| {
+        match change {
+            Change::Deleted(_) => index.forget_hpa(key),
+            Change::Applied(hpa) => index.note_hpa(key, hpa),
+        }
         if let Change::Deleted(_) = change {
             seen.forget(key);
         } else if !seen.is_news(key, changes::of_hpa(change.object())) {
@@ -347,13 +358,9 @@ fn watch_all(
         let Some(target) = hpa.spec.as_ref().map(|spec| &spec.scale_target_ref.name) else {
             return;
         };
-        for object in objects.list() {
-            if object.metadata.namespace.as_deref() == Some(&*key.namespace)
-                && object.spec.scale_target_ref.name == *target
-            {
-                work.objects
-                    .add(engine_key(&dormouse_kubernetes::ObjectKey::of(&*object)));
-            }
+        let target = dormouse_kubernetes::ObjectKey::new(key.namespace.clone(), target.as_str());
+        for object in index.objects_on(&target) {
+            work.objects.add(engine_key(&object));
         }
     });
     let (hpas, task) = hpas.start();
@@ -376,6 +383,9 @@ fn watch_all(
         hpas,
         trigger_authentications,
         cluster_trigger_authentications,
+        seen_objects,
+        seen_hpas,
+        neighbours,
     }
 }
 
