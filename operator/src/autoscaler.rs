@@ -11,6 +11,7 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
 
+use crate::changes::{self, Seen};
 use crate::hpa;
 use crate::target::{not_leading, port_error};
 
@@ -24,6 +25,8 @@ pub struct HpaAutoscaler {
     pub leadership: Arc<dyn Leadership>,
     /// All HPAs that are watched.
     pub hpas: Watched<HorizontalPodAutoscaler>,
+    /// How they were when their objects were last looked at for them.
+    pub seen: Seen,
     /// The object.
     pub object: Arc<ScaledObject>,
     /// Its target's kind.
@@ -91,8 +94,8 @@ impl HpaAutoscaler {
     async fn make(&self, spec: &AutoscalerSpec) -> Result<(), PortError> {
         let name = self.name();
         let desired = hpa::desired(&self.object, &self.target, spec, self.version);
-        let seen = self.hpas.get(&ObjectKey::new(self.namespace(), name.as_str()));
-        let live = match seen {
+        let key = ObjectKey::new(self.namespace(), name.as_str());
+        let live = match self.hpas.get(&key) {
             Some(seen) => Some((*seen).clone()),
             None => {
                 self.may_write()?;
@@ -100,7 +103,10 @@ impl HpaAutoscaler {
                 let (api, calls) = (self.api(), &self.calls);
                 let create = api.create(&params, &desired);
                 match calls.unary(Priority::Normal, "create an HPA", create).await {
-                    Ok(_) => None,
+                    Ok(created) => {
+                        self.seen.expect(&key, changes::of_hpa(&created));
+                        None
+                    }
                     // The watch has not shown it yet.
                     Err(CallError::AlreadyExists { .. }) => {
                         self.get(&name).await.map_err(|error| port_error(&error))?

@@ -3,22 +3,27 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use dormouse_api::ScaledObject;
 use dormouse_kubernetes::ObjectKey;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-/// Remembers what each object looked like when it was last looked at.
-#[derive(Debug, Default)]
-pub struct Seen(Mutex<HashMap<ObjectKey, u64>>);
+/// Remembers what each object looked like when it was last looked at. A cheap handle.
+#[derive(Clone, Debug, Default)]
+pub struct Seen(Arc<Mutex<HashMap<ObjectKey, u64>>>);
 
 impl Seen {
     /// Whether an object that now has this fingerprint is new or has changed.
     pub fn is_news(&self, key: &ObjectKey, fingerprint: u64) -> bool {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         seen.insert(key.clone(), fingerprint) != Some(fingerprint)
+    }
+
+    /// This process is about to give the object this fingerprint, and knows what it does: its return is no news.
+    pub fn expect(&self, key: &ObjectKey, fingerprint: u64) {
+        self.is_news(key, fingerprint);
     }
 
     /// The object is gone.
@@ -101,6 +106,16 @@ mod tests {
         assert!(seen.is_news(&key, of_scaled_object(&object)));
         seen.forget(&key);
         assert!(seen.is_news(&key, of_scaled_object(&object)));
+    }
+
+    #[test]
+    fn what_is_expected_is_no_news_and_anything_else_is() {
+        let (seen, key) = (Seen::default(), ObjectKey::new("shop", "orders"));
+        assert!(seen.is_news(&key, 1));
+        seen.clone().expect(&key, 2);
+        assert!(!seen.is_news(&key, 2));
+        seen.expect(&key, 3);
+        assert!(seen.is_news(&key, 4), "someone else's change came with it");
     }
 
     #[test]

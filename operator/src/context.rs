@@ -10,9 +10,10 @@ use dormouse_translate::parameters::ResolverSettings;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use kube::Client;
 
-use crate::changes::Generations;
+use crate::changes::{Generations, Seen};
 use crate::events::Events;
 use crate::metrics::OperatorMetrics;
+use crate::neighbours::Neighbours;
 use crate::references::References;
 use crate::status_book::StatusBook;
 
@@ -57,6 +58,12 @@ pub struct Stores {
     pub trigger_authentications: Watched<TriggerAuthentication>,
     /// ClusterTriggerAuthentications.
     pub cluster_trigger_authentications: Watched<ClusterTriggerAuthentication>,
+    /// How each ScaledObject was when it was last looked at.
+    pub seen_objects: Seen,
+    /// How each HPA was when its object was last looked at for it.
+    pub seen_hpas: Seen,
+    /// Which of them have to do with which target.
+    pub neighbours: Neighbours,
 }
 
 /// Version of this operator, as labels and metrics show it.

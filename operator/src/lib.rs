@@ -26,6 +26,7 @@ pub mod measured;
 pub mod metric_source;
 pub mod metrics;
 pub mod metrics_api;
+pub mod neighbours;
 pub mod objects;
 pub mod peers;
 pub mod pods;

@@ -32,7 +32,7 @@ pub use crate::failure::CheckFailure;
 use crate::metrics::ResourceTrigger;
 use crate::objects::ClusterObjects;
 use crate::target::{ScaleTarget, replicas};
-use crate::{finalize, measured, status};
+use crate::{changes, finalize, measured, status};
 
 /// What a check found out on its way, for the status.
 #[derive(Default)]
@@ -66,7 +66,7 @@ pub async fn reconcile(cx: &Arc<Context>, key: &ObjectKey, resumed: bool) -> Res
 }
 
 async fn bring_in_order(cx: &Arc<Context>, key: &ObjectKey, resumed: bool) -> Result<(), CheckFailure> {
-    let Some(object) = cx.stores.scaled_objects.get(&watch_key(key)) else {
+    let Some(mut object) = cx.stores.scaled_objects.get(&watch_key(key)) else {
         forget(cx, key).await;
         return Ok(());
     };
@@ -87,8 +87,9 @@ async fn bring_in_order(cx: &Arc<Context>, key: &ObjectKey, resumed: bool) -> Re
             &status,
         );
         match mark(cx, &object).await {
+            Ok(Some(marked)) => object = Arc::new(marked),
             // A name that makes no label is refused by the check, in better words.
-            Ok(()) | Err(CallError::Invalid { .. }) => {}
+            Ok(None) | Err(CallError::Invalid { .. }) => {}
             Err(error) => return Err(error.into()),
         }
     }
@@ -138,25 +139,24 @@ async fn forget(cx: &Context, key: &ObjectKey) {
     cx.metrics.unregister("scaled_object", &key.namespace, &key.name);
 }
 
-/// The finalizer and the label that HPAs select by, in one write.
-async fn mark(cx: &Context, object: &ScaledObject) -> Result<(), CallError> {
+/// The finalizer and the label that HPAs select by, in one write. The answer is the object as it is then, if it was not so
+/// before.
+async fn mark(cx: &Context, object: &ScaledObject) -> Result<Option<ScaledObject>, CallError> {
     let name = object.name_any();
-    let has_finalizer = object
-        .finalizers()
-        .iter()
-        .any(|finalizer| finalizer == labels::FINALIZER);
-    let has_label = object.labels().get(labels::SCALED_OBJECT_NAME) == Some(&name);
-    if has_finalizer && has_label {
-        return Ok(());
-    }
-    let mut finalizers = object.finalizers().to_vec();
-    if !has_finalizer {
+    let mut marked = object.clone();
+    let finalizers = marked.metadata.finalizers.get_or_insert_default();
+    if !finalizers.iter().any(|finalizer| finalizer == labels::FINALIZER) {
         finalizers.push(labels::FINALIZER.to_owned());
+    }
+    let own_labels = marked.metadata.labels.get_or_insert_default();
+    own_labels.insert(labels::SCALED_OBJECT_NAME.to_owned(), name.clone());
+    if marked.finalizers() == object.finalizers() && marked.labels() == object.labels() {
+        return Ok(None);
     }
     // The version makes a patch that was computed from an old list fail instead of dropping someone else's finalizer.
     let patch = json!({"metadata": {
         "resourceVersion": object.resource_version(),
-        "finalizers": finalizers,
+        "finalizers": marked.finalizers(),
         "labels": {labels::SCALED_OBJECT_NAME: name},
     }});
     let api: Api<ScaledObject> = Api::namespaced(
@@ -165,11 +165,23 @@ async fn mark(cx: &Context, object: &ScaledObject) -> Result<(), CallError> {
     );
     let params = PatchParams::default();
     let patch = Patch::Merge(&patch);
+    let key = dormouse_kubernetes::ObjectKey::of(object);
+    // Before the patch: the watch may show its effect before its answer comes.
+    cx.stores
+        .seen_objects
+        .expect(&key, changes::of_scaled_object(&marked));
     let call = api.patch_metadata(&name, &params, &patch);
-    cx.calls
+    let patched = cx
+        .calls
         .unary(Priority::Normal, "mark a ScaledObject as watched over", call)
-        .await
-        .map(drop)
+        .await;
+    if let Err(error) = patched {
+        cx.stores
+            .seen_objects
+            .expect(&key, changes::of_scaled_object(object));
+        return Err(error);
+    }
+    Ok(Some(marked))
 }
 
 async fn check(
@@ -205,8 +217,8 @@ async fn check(
     let gvkr = resolve_target(cx, key, object).await?;
     found.target = Some(gvkr.clone());
     let ports = ports(cx, key, object, &gvkr);
-    let others = cx.stores.scaled_objects.list();
-    if let Some(conflict) = in_the_way(object, &gvkr, &others, &cx.stores.hpas.list()) {
+    let (others, hpas) = cx.stores.neighbours.of(object, &cx.stores);
+    if let Some(conflict) = in_the_way(object, &gvkr, &others, &hpas) {
         // Two owners of one target would fight over it for ever.
         cx.engine.stop(key).await;
         if leads && let Err(error) = ports.autoscaler.remove().await {
@@ -303,6 +315,7 @@ fn ports(
         calls: cx.calls.clone(),
         leadership: cx.leadership.clone(),
         hpas: cx.stores.hpas.clone(),
+        seen: cx.stores.seen_hpas.clone(),
         object: object.clone(),
         target: gvkr.clone(),
         known_name: object.status.as_ref().and_then(|status| status.hpa_name.clone()),

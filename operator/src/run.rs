@@ -41,6 +41,7 @@ use crate::leadership::Fence;
 use crate::metric_source::EngineMetrics;
 use crate::metrics::OperatorMetrics;
 use crate::metrics_api::{self, Gatekeeper, Limits};
+use crate::neighbours::Neighbours;
 use crate::peers::{Leader, TOKEN_FILE};
 use crate::pods::PodCounter;
 use crate::references::References;
@@ -282,13 +283,20 @@ fn assemble(
 /// Starts the watches. Each change that is worth it puts a key into a queue; nothing else happens on the watches' tasks.
 fn watch_all(args: &OperatorArgs, cluster: &Cluster, queues: &Work, supervisor: &mut Supervisor) -> Stores {
     let (client, scope) = (&cluster.client, &args.watch_namespace);
-    let (seen, work, undecodable) = (Seen::default(), queues.clone(), queues.undecodable.clone());
+    let neighbours = Neighbours::default();
+    let (seen_objects, seen_hpas) = (Seen::default(), Seen::default());
+    let (seen, work, undecodable) = (seen_objects.clone(), queues.clone(), queues.undecodable.clone());
+    let index = neighbours.clone();
     let scaled_objects = Watch::<ScaledObject>::within(client, scope)
         .labels(&args.watch_label_selector)
         .on_change(move |key, change| {
             work.undecodable.no_longer(&engine_key(key));
             if let Change::Applied(_) = change {
                 work.statuses.add(engine_key(key));
+            }
+            match change {
+                Change::Deleted(_) => index.forget_object(key),
+                Change::Applied(object) => index.note_object(key, object),
             }
             if let Change::Deleted(_) = change {
                 seen.forget(key);
@@ -307,8 +315,12 @@ fn watch_all(args: &OperatorArgs, cluster: &Cluster, queues: &Work, supervisor: 
         .on_undecodable(move |object| undecodable.seen(object));
     let (scaled_objects, task) = scaled_objects.start();
     supervisor.spawn("watch of ScaledObjects", until(supervisor.token(), task));
-    let (seen, work, objects) = (Seen::default(), queues.clone(), scaled_objects.clone());
+    let (seen, work, index) = (seen_hpas.clone(), queues.clone(), neighbours.clone());
     let hpas = Watch::<HorizontalPodAutoscaler>::within(client, scope).on_change(move |key, change| {
+        match change {
+            Change::Deleted(_) => index.forget_hpa(key),
+            Change::Applied(hpa) => index.note_hpa(key, hpa),
+        }
         if let Change::Deleted(_) = change {
             seen.forget(key);
         } else if !seen.is_news(key, changes::of_hpa(change.object())) {
@@ -327,13 +339,9 @@ fn watch_all(args: &OperatorArgs, cluster: &Cluster, queues: &Work, supervisor: 
         let Some(target) = hpa.spec.as_ref().map(|spec| &spec.scale_target_ref.name) else {
             return;
         };
-        for object in objects.list() {
-            if object.metadata.namespace.as_deref() == Some(&*key.namespace)
-                && object.spec.scale_target_ref.name == *target
-            {
-                work.objects
-                    .add(engine_key(&dormouse_kubernetes::ObjectKey::of(&*object)));
-            }
+        let target = dormouse_kubernetes::ObjectKey::new(key.namespace.clone(), target.as_str());
+        for object in index.objects_on(&target) {
+            work.objects.add(engine_key(&object));
         }
     });
     let (hpas, task) = hpas.start();
@@ -356,6 +364,9 @@ fn watch_all(args: &OperatorArgs, cluster: &Cluster, queues: &Work, supervisor: 
         hpas,
         trigger_authentications,
         cluster_trigger_authentications,
+        seen_objects,
+        seen_hpas,
+        neighbours,
     }
 }
 

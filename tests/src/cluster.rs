@@ -81,7 +81,15 @@ impl Cluster {
     /// # Errors
     /// As [`command::run`].
     pub async fn kubectl(&self, arguments: &[&str]) -> Result<String> {
-        command::run(&self.paths.kubectl, arguments, None, KUBECTL_DEADLINE).await
+        self.kubectl_within(arguments, KUBECTL_DEADLINE).await
+    }
+
+    /// Runs kubectl, which may take until `deadline`, and answers what it printed.
+    ///
+    /// # Errors
+    /// As [`command::run`].
+    pub async fn kubectl_within(&self, arguments: &[&str], deadline: Duration) -> Result<String> {
+        command::run(&self.paths.kubectl, arguments, None, deadline).await
     }
 
     /// Runs helm and answers what it printed.
@@ -110,6 +118,6 @@ impl Cluster {
 /// A path from the environment.
 pub(crate) fn path(variable: &str) -> Result<PathBuf> {
     env::var_os(variable).map(PathBuf::from).ok_or_else(|| {
-        anyhow!("{variable} is not set; run this through `cargo xtask test` or `cargo xtask demo`")
+        anyhow!("{variable} is not set; run this through `cargo xtask test`, `cargo xtask demo` or `cargo xtask bench`")
     })
 }

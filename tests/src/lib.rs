@@ -20,6 +20,7 @@ pub mod metrics_server;
 pub mod namespace;
 pub mod prometheus;
 pub mod redis;
+pub mod replicas;
 pub mod scaled;
 pub mod scaled_object;
 pub mod signed_sqs;

@@ -8,19 +8,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use dormouse_api::ScaledObject;
+use dormouse_tests::replicas::{is_ready, kill, leader, pods};
 use dormouse_tests::scaled_object::holds;
 use dormouse_tests::upstream::Answer;
 use dormouse_tests::{Cluster, Installation, Namespace, Timeline, Upstream, until};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::DeleteParams;
 use tokio_util::task::AbortOnDropHandle;
 
 const SECOND: Duration = Duration::from_secs(1);
 const COOLDOWN: Duration = Duration::from_secs(12);
-const LEASE: &str = "operator.keda.sh";
 /// From the kill to the first decision of the next leader: the lease's 15 s and one second.
 const TAKE_OVER: Duration = Duration::from_secs(16);
 /// Reads may fail for as long as the Service still leads to the pod that was killed.
@@ -202,74 +201,6 @@ fn never_fell(replicas: &Timeline<i32>) -> bool {
         .rposition(|count| *count == 0)
         .map_or(&counts[..], |at| &counts[at..]);
     awake.is_sorted()
-}
-
-async fn pods(cluster: &Cluster, pair: &Installation) -> Result<Vec<Pod>> {
-    let api: Api<Pod> = Api::namespaced(cluster.client(), pair.namespace());
-    let own = ListParams::default().labels(&format!("app={}", pair.name()));
-    Ok(api
-        .list(&own)
-        .await?
-        .items
-        .into_iter()
-        .filter(|pod| pod.metadata.deletion_timestamp.is_none())
-        .collect())
-}
-
-fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_deref())
-        .unwrap_or_default();
-    conditions
-        .iter()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
-}
-
-/// The pod that holds the lease.
-async fn leader(cluster: &Cluster, pair: &Installation) -> Result<String> {
-    let api: Api<Lease> = Api::namespaced(cluster.client(), pair.namespace());
-    let holder = api
-        .get(LEASE)
-        .await?
-        .spec
-        .and_then(|spec| spec.holder_identity)
-        .unwrap_or_default();
-    let pod = holder.split('_').next().unwrap_or_default().to_owned();
-    ensure!(!pod.is_empty(), "nobody holds the lease");
-    Ok(pod)
-}
-
-/// SIGKILL, as a crash or the kernel's memory killer would: nothing is said goodbye to.
-async fn kill(pod: &str) -> Result<()> {
-    let wanted = format!("POD_NAME={pod}");
-    for entry in std::fs::read_dir("/proc")? {
-        let path = entry?.path();
-        let Some(pid) = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .filter(|name| name.parse::<u32>().is_ok())
-        else {
-            continue;
-        };
-        let is_operator =
-            std::fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim() == "dormouse");
-        let environment = std::fs::read(path.join("environ")).unwrap_or_default();
-        if is_operator
-            && environment
-                .split(|byte| *byte == 0)
-                .any(|variable| variable == wanted.as_bytes())
-        {
-            let status = tokio::process::Command::new("kill")
-                .args(["-9", pid])
-                .status()
-                .await?;
-            ensure!(status.success(), "kill -9 {pid} failed");
-            return Ok(());
-        }
-    }
-    anyhow::bail!("no process of pod {pod} was found")
 }
 
 /// Reads the metric through the API server five times a second, as the HPA controller would, and notes when that fails.

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
@@ -44,6 +44,11 @@ pub(crate) struct Built {
 }
 
 impl Built {
+    /// Puts another executable in the place of one that was built.
+    pub(crate) fn replace(&mut self, name: &str, program: PathBuf) {
+        self.programs.insert(name.to_owned(), program);
+    }
+
     /// The executable of a binary target.
     pub(crate) fn program(&self, name: &str) -> Result<&Path> {
         let program = self.programs.get(name).map(PathBuf::as_path);
@@ -79,19 +84,37 @@ pub(crate) fn build(workspace: &Workspace, profile: &str, tests: Tests<'_>) -> R
             .arg("--message-format=json-render-diagnostics")
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
-        let mut child = spawn(&mut cargo)?;
-        let messages = child.stdout.take().context("cargo's messages cannot be read")?;
-        let reader =
-            std::thread::spawn(move || collect(BufReader::new(messages).lines().map_while(Result::ok)));
-        let status = wait(&mut child, LONG).context("cargo build")?;
-        let artifacts = reader
-            .join()
-            .ok()
-            .context("the thread that reads cargo's messages panicked")?;
-        if !status.success() {
-            bail!("the build failed");
-        }
-        Ok(sort(workspace.root(), artifacts))
+        Ok(sort(workspace.root(), messages(&mut cargo)?))
+    })
+}
+
+/// Runs a build, and collects what it says it made.
+fn messages(cargo: &mut Command) -> Result<Vec<Artifact>> {
+    let mut child = spawn(cargo)?;
+    let messages = child.stdout.take().context("cargo's messages cannot be read")?;
+    let reader = std::thread::spawn(move || collect(BufReader::new(messages).lines().map_while(Result::ok)));
+    let status = wait(&mut child, LONG).context("cargo build")?;
+    let artifacts = reader
+        .join()
+        .ok()
+        .context("the thread that reads cargo's messages panicked")?;
+    if !status.success() {
+        bail!("the build failed");
+    }
+    Ok(artifacts)
+}
+
+/// Builds one program as its release is built: its package alone, optimised.
+pub(crate) fn release(workspace: &Workspace, package: &str, program: &str) -> Result<PathBuf> {
+    step("building the release", || {
+        let mut cargo = workspace.cargo("build");
+        cargo.args(["--release", "--package", package, "--bin", program, "--locked"]);
+        cargo
+            .arg("--message-format=json-render-diagnostics")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        let built = sort(workspace.root(), messages(&mut cargo)?);
+        built.program(program).map(Path::to_owned)
     })
 }
 

@@ -45,6 +45,16 @@ pub(crate) struct Pace {
     hpa_stabilization: String,
 }
 
+impl Pace {
+    /// As on clusters that nobody configured.
+    pub(crate) fn ordinary() -> Self {
+        Self {
+            hpa_sync: "15s".into(),
+            hpa_stabilization: "300s".into(),
+        }
+    }
+}
+
 impl Default for Pace {
     fn default() -> Self {
         Self {

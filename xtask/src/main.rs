@@ -2,6 +2,7 @@
 //!
 //! Everything a run needs beyond cargo, root and a Debian is set up here, with its progress shown.
 
+mod bench;
 mod build;
 mod cache;
 mod check;
@@ -51,6 +52,9 @@ enum Task {
     },
     /// A queue worker from 0 to many pods and back, on the real cluster
     Demo,
+    /// Measure the running system on the real cluster: a table, and JSON where it is wanted
+    #[command(subcommand)]
+    Bench(bench::Task),
     /// The real Kubernetes on this machine
     #[command(subcommand)]
     Cluster(ClusterTask),
@@ -100,6 +104,10 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             cluster.expect_up(&parts)?;
             let built = build::build(&workspace, build::profile(release), build::Tests::None)?;
             image::load(&workspace, &cache, &cluster, &built)?;
+            true
+        }
+        Task::Bench(task) => {
+            bench::bench(&workspace, &cache, &cluster, &task)?;
             true
         }
         Task::Demo => {

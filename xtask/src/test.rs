@@ -219,10 +219,26 @@ impl<'a> Stand<'a> {
 
     /// Brings the cluster up, with the images of what was built in it.
     pub(crate) fn start(&self, workspace: &Workspace, cache: &Cache, built: &Built) -> Result<()> {
+        self.start_at(workspace, cache, built, &Pace::default())
+    }
+
+    /// The same with an HPA controller of another pace.
+    pub(crate) fn start_at(
+        &self,
+        workspace: &Workspace,
+        cache: &Cache,
+        built: &Built,
+        pace: &Pace,
+    ) -> Result<()> {
         step("starting the cluster", || {
-            self.cluster.up(workspace, &self.parts, &Pace::default())
+            self.cluster.up(workspace, &self.parts, pace)
         })?;
         image::load(workspace, cache, self.cluster, built)
+    }
+
+    /// Whether the cluster stays when this goes.
+    pub(crate) fn was_up(&self) -> bool {
+        self.was_up
     }
 
     /// What programs on the cluster are told.

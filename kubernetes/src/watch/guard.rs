@@ -40,7 +40,12 @@ impl<K> Guard<K> {
 
 impl<'de, K: Resource + DeserializeOwned> Deserialize<'de> for Guard<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = Value::deserialize(deserializer)?;
+        let mut value = Value::deserialize(deserializer)?;
+        // Often larger than all the rest of an object, and nothing that watches reads them: whoever writes an object whole
+        // gets it anew before.
+        if let Some(Value::Object(metadata)) = value.get_mut("metadata") {
+            metadata.remove("managedFields");
+        }
         let metadata = value.get("metadata").cloned().unwrap_or_default();
         match serde_path_to_error::deserialize(value) {
             Ok(object) => Ok(Self::Good(Box::new(object))),

@@ -60,7 +60,7 @@ pub(super) fn specs(layout: &Layout, parts: &Parts, pace: &Pace) -> [Spec; 7] {
             "containerd" => &["containerd.toml"],
             "kubelet" => &["kubelet.yaml", "kubelet.kubeconfig"],
             "kube-proxy" => &["kube-proxy.yaml", "kube-proxy.kubeconfig"],
-            "kube-apiserver" => &["pki/apiserver.crt"],
+            "kube-apiserver" => &["pki/apiserver.crt", "audit.yaml"],
             "kube-controller-manager" => &["controller-manager.kubeconfig"],
             "kube-scheduler" => &["scheduler.kubeconfig"],
             _ => &[],
@@ -122,6 +122,10 @@ fn apiserver(layout: &Layout) -> Vec<String> {
         ("proxy-client-cert-file", &pki("front-proxy.crt")),
         ("proxy-client-key-file", &pki("front-proxy.key")),
         ("enable-aggregator-routing", "true"),
+        ("audit-policy-file", &layout.text("audit.yaml")),
+        ("audit-log-path", &layout.text("logs/audit.log")),
+        ("audit-log-maxsize", "64"),
+        ("audit-log-maxbackup", "1"),
     ])
 }
 

@@ -8,6 +8,17 @@ use super::cgroups;
 use super::layout::{DNS_ADDRESS, Layout, NODE, NODE_ADDRESS, POD_RANGE};
 use crate::setup::images::PAUSE;
 
+/// What the operator wrote, where its chart installs it; nothing else is noted.
+const AUDIT: &str = "apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived, ResponseStarted]
+rules:
+  - level: Metadata
+    userGroups: [\"system:serviceaccounts:keda\"]
+    verbs: [create, update, patch, delete, deletecollection]
+  - level: None
+";
+
 /// Writes those that are missing or different: kube-proxy ends when its file is written to, whatever is in it.
 pub(super) fn write(layout: &Layout) -> Result<()> {
     let put = |name: &str, text: String| {
@@ -21,6 +32,7 @@ pub(super) fn write(layout: &Layout) -> Result<()> {
     put("cni/10-pods.conflist", pod_network(layout))?;
     put("kubelet.yaml", kubelet(layout))?;
     put("kube-proxy.yaml", kube_proxy(layout))?;
+    put("audit.yaml", AUDIT.to_owned())?;
     // Pods without cluster DNS must not inherit this machine's name servers and search domains.
     put("resolv.conf", format!("nameserver {NODE_ADDRESS}\n"))
 }
