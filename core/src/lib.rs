@@ -11,6 +11,7 @@
 
 pub mod decision;
 pub mod fallback;
+pub mod hpa;
 pub mod metric_name;
 pub mod policy;
 pub mod quantity;
