@@ -83,7 +83,10 @@ impl Played {
     }
 
     fn see(&mut self, values: &[Option<i64>], seconds: u64) {
-        self.now = self.now.checked_add(Duration::from_secs(seconds)).unwrap();
+        self.now = self
+            .now
+            .checked_add(Duration::from_secs(seconds))
+            .expect("a time of this test");
         let readings = values.iter().map(|value| {
             let value = value.ok_or("it failed")?;
             Ok(HpaReading::Series(vec![Quantity::from_milli(value)]))

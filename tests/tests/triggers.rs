@@ -4,7 +4,7 @@
 mod kubernetes_workload;
 #[path = "triggers/prometheus.rs"]
 mod prometheus;
-#[path = "triggers/resources.rs"]
-mod resources;
 #[path = "triggers/redis.rs"]
 mod redis;
+#[path = "triggers/resources.rs"]
+mod resources;
