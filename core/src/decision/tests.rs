@@ -388,6 +388,49 @@ fn forcing_wakes_and_names_no_trigger() {
 }
 
 #[test]
+fn forcing_holds_beside_triggers_that_fail_and_yields_to_a_pause() {
+    let mut policy = policy(Some(2), 100, None, 2);
+    policy.force_activation = true;
+    let failing = readings(&[Said::Idle, Said::Failed(9)]);
+    let asleep = decide(&policy, &observed(0, None), &failing, at(NOW));
+    assert_eq!(
+        (asleep.action, asleep.activity, asleep.health),
+        (
+            Action::Activate { to: 2 },
+            Activity::Forced,
+            TriggerHealth::Partial
+        )
+    );
+    // Nothing is active, and the cooldown is long over: what is forced still stays.
+    let awake = decide(
+        &policy,
+        &observed(5, Some(0)),
+        &readings(&[Said::Idle, Said::Idle]),
+        at(NOW),
+    );
+    assert_eq!((awake.action, awake.health), (Action::Stay, TriggerHealth::Good));
+    assert_eq!(
+        awake.last_active,
+        Some(at(NOW)),
+        "the cooldown begins when the annotation goes"
+    );
+    for (pause, reason) in [
+        (Pause::Full { replicas: None }, Reason::Paused),
+        (
+            Pause::Directions {
+                scale_in: false,
+                scale_out: true,
+            },
+            Reason::WakeBlockedByPause,
+        ),
+    ] {
+        policy.pause = pause;
+        let decision = decide(&policy, &observed(0, None), &failing, at(NOW));
+        assert_eq!((decision.action, decision.reason), (Action::Stay, reason));
+    }
+}
+
+#[test]
 fn resource_triggers_alone_never_sleep() {
     let mut policy = policy(None, 100, None, 0);
     policy.resources = vec![ResourceMetric {
