@@ -116,6 +116,12 @@ impl Upstream {
         })
     }
 
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The URL of `path`, such as `/metric`.
     #[must_use]
     pub fn url(&self, path: &str) -> String {

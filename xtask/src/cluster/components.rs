@@ -122,6 +122,8 @@ fn apiserver(layout: &Layout) -> Vec<String> {
         ("proxy-client-cert-file", &pki("front-proxy.crt")),
         ("proxy-client-key-file", &pki("front-proxy.key")),
         ("enable-aggregator-routing", "true"),
+        // On by default in some distributions, and a right of the chart exists for it alone.
+        ("enable-admission-plugins", "OwnerReferencesPermissionEnforcement"),
         ("audit-policy-file", &layout.text("audit.yaml")),
         ("audit-log-path", &layout.text("logs/audit.log")),
         ("audit-log-maxsize", "64"),

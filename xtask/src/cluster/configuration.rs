@@ -8,7 +8,8 @@ use super::cgroups;
 use super::layout::{DNS_ADDRESS, Layout, NODE, NODE_ADDRESS, POD_RANGE};
 use crate::setup::images::PAUSE;
 
-/// What the operator wrote, where its chart installs it; nothing else is noted.
+/// What the operator wrote, where its chart installs it, and all that the operators asked for whose rights are tried;
+/// nothing else is noted.
 const AUDIT: &str = "apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived, ResponseStarted]
@@ -16,6 +17,12 @@ rules:
   - level: Metadata
     userGroups: [\"system:serviceaccounts:keda\"]
     verbs: [create, update, patch, delete, deletecollection]
+  - level: Metadata
+    userGroups:
+      - system:serviceaccounts:dormouse-rbac-0
+      - system:serviceaccounts:dormouse-rbac-1
+      - system:serviceaccounts:dormouse-rbac-2
+      - system:serviceaccounts:dormouse-rbac-3
   - level: None
 ";
 
