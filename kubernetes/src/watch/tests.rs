@@ -75,6 +75,9 @@ fn follow(watch: Watch<Slim>) -> (Watched<Slim>, Heard) {
             changes.0.lock().unwrap().push(what);
         })
         .on_undecodable(move |bad| {
+            if bad.gone {
+                return;
+            }
             unreadable
                 .0
                 .lock()

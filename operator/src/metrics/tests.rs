@@ -103,7 +103,10 @@ async fn with_http(page: &Page) {
     let connect = dormouse_scalers::Connect {
         namespace: "cap".into(),
         default_deadline: Duration::from_secs(3),
-        clients: std::sync::Arc::new(dormouse_scalers::Clients::new(Default::default())),
+        clients: std::sync::Arc::new(dormouse_scalers::Clients::new(dormouse_scalers::ClientsConfig {
+            egress: dormouse_scalers::clients::EgressRules::with_loopback(),
+            ..Default::default()
+        })),
         endpoints: None,
         pods: None,
         params,
