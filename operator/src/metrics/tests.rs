@@ -92,7 +92,7 @@ async fn with_http(page: &Page) {
         trigger_type: "metrics-api".into(),
         metadata: [
             ("url", format!("http://{address}/")),
-            ("valueLocation", String::new()),
+            ("valueLocation", "backlog".into()),
             ("format", "prometheus".into()),
             ("targetValue", "5".into()),
         ]
