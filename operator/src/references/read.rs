@@ -158,12 +158,14 @@ fn found<K: Resource>(
     }
 }
 
-/// What the environment is made of: a pod template may be large, and most changes of it do not concern any trigger.
+/// What the environment is made of and what `cpu` and `memory` triggers need: a pod template may be large, and most changes of
+/// it do not concern any trigger.
 fn slim(pod: PodSpec) -> PodSpec {
     let containers = pod.containers.into_iter().map(|container| Container {
         name: container.name,
         env: container.env,
         env_from: container.env_from,
+        resources: container.resources,
         ..Container::default()
     });
     PodSpec {

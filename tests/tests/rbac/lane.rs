@@ -37,7 +37,7 @@ impl Lane {
         let metrics = number == 0;
         let mut installation = Installation::within(&home)
             .set(format!("watchNamespace={}", watched.name()))
-            .set(format!("watchLabelSelectorForTriggerAuth=lane={number}"))
+            .set(format!("watchLabelSelectorForTriggerauth=lane={number}"))
             .set("rbac.enabledCustomScaledRefKinds=false");
         if metrics {
             installation = installation.set("metricsServer.enabled=true");
