@@ -56,7 +56,8 @@ pub(crate) fn bench(workspace: &Workspace, cache: &Cache, cluster: &Cluster, tas
     stand.start_at(workspace, cache, &built, &Pace::ordinary())?;
     let mut bench = cluster.inside(built.program("bench")?);
     bench.args(["--objects", &arguments.objects.to_string()]);
-    bench.args(["--build", &digest.finish()]);
+    // A letter first: helm takes digits for a number.
+    bench.args(["--build", &format!("b{}", digest.finish())]);
     bench.args(json.iter().flat_map(|file| ["--json".as_ref(), file.as_os_str()]));
     bench.args(
         arguments

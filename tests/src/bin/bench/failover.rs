@@ -64,8 +64,14 @@ pub(crate) async fn lose(
             api.delete(&lost, &DeleteParams::default()).await?;
         }
     }
+    // What is decided after the last look that still showed the old leader, the new one decided.
+    let mut held = at;
     until("another replica leads", TAKE_OVER, async || {
+        let looked = Instant::now();
         let now = leader(cluster, pair).await?;
+        if now == lost {
+            held = looked;
+        }
         ensure!(now != lost, "{lost} still holds the lease");
         Ok(())
     })
@@ -84,7 +90,7 @@ pub(crate) async fn lose(
     let first = until("the first decision of the next leader", DECISIONS, async || {
         decided()
             .into_iter()
-            .find(|time| *time >= led)
+            .find(|time| *time >= held)
             .context("none of the fallen targets was put right")
     })
     .await?;

@@ -139,9 +139,11 @@ impl Caller {
 
     /// The way to the replica whose pod has this address.
     pub(crate) fn to(&self, pod: std::net::IpAddr) -> Result<Direct> {
-        let tls = rustls::ClientConfig::builder()
+        let mut tls = rustls::ClientConfig::builder()
             .with_root_certificates(self.authorities.clone())
             .with_no_client_auth();
+        // As the API server does: one connection for all reads.
+        tls.alpn_protocols = vec![b"h2".to_vec()];
         let address = SocketAddr::new(pod, METRICS_PORT);
         let client = reqwest::Client::builder()
             .use_preconfigured_tls(tls)
