@@ -10,6 +10,7 @@
 mod credentials;
 mod failure;
 mod http;
+mod retry;
 mod sign;
 
 use std::collections::BTreeMap;
@@ -36,6 +37,7 @@ use crate::sensitive::Sensitive;
 use credentials::{DefaultChain, Role};
 pub(crate) use failure::read_error;
 use http::SdkHttp;
+pub(crate) use retry::PatientServer;
 pub(crate) use sign::Signer;
 
 /// How long one read of an AWS source may take, as in KEDA.

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::aws::{self, AwsMetadata, SdkParts};
+use crate::backpressure::Account;
 use crate::clients::Fingerprint;
 use crate::connect::Connect;
 use crate::error::{ConfigError, ReadError, ReadErrorKind};
@@ -76,6 +77,7 @@ impl Metadata for SqsMetadata {
 /// See [`SqsMetadata`].
 pub(crate) struct AwsSqsQueue {
     client: Arc<Client>,
+    account: Account,
     url: String,
     name: String,
     attributes: Vec<QueueAttributeName>,
@@ -108,10 +110,12 @@ impl Scaler for AwsSqsQueue {
             aws::check_endpoint(&identity, "sqs", ("awsEndpoint", endpoint), cx).map_err(error)?;
         }
         let key = parts.fingerprint.and(&["sqs", endpoint.unwrap_or_default()]);
+        let account = cx.clients.account(key);
         let client = cx
             .clients
             .shared(key, || {
-                let mut config = aws_sdk_sqs::config::Builder::from(parts.config());
+                let mut config =
+                    aws_sdk_sqs::config::Builder::from(parts.config()).retry_classifier(aws::PatientServer);
                 config.set_endpoint_url(endpoint.map(str::to_owned));
                 Ok::<_, String>(Client::from_conf(config.build()))
             })
@@ -126,6 +130,7 @@ impl Scaler for AwsSqsQueue {
         let asked: Vec<&str> = attributes.iter().map(QueueAttributeName::as_str).collect();
         Ok(Self {
             client,
+            account,
             asks: key.and(&[&metadata.queue_url]).and(&asked),
             url: metadata.queue_url,
             name,
@@ -149,6 +154,7 @@ impl Scaler for AwsSqsQueue {
     #[expect(clippy::cast_precision_loss, reason = "no queue holds 2^53 messages")]
     async fn read(&self) -> Result<Observed, ReadError> {
         let what = format!("error reading SQS queue {:?}", self.name);
+        self.account.admit(&what)?;
         let answer = self
             .client
             .get_queue_attributes()
@@ -156,7 +162,8 @@ impl Scaler for AwsSqsQueue {
             .set_attribute_names(Some(self.attributes.clone()))
             .send()
             .await
-            .map_err(|error| aws::read_error(&what, &error))?;
+            .map_err(|error| aws::read_error(&what, &error))
+            .inspect_err(|failure| self.account.obey(failure))?;
         let bad = |fault: String| ReadError::new(ReadErrorKind::BadAnswer, format!("{what}: {fault}"));
         let mut messages = 0_i64;
         for attribute in &self.attributes {

@@ -22,6 +22,7 @@ use rustls::RootCertStore;
 use sha2::{Digest, Sha256};
 
 use crate::aws::AwsEnvironment;
+use crate::backpressure::{Account, Backpressure};
 pub use egress::{Egress, EgressDenied, EgressRules};
 pub use hosts::HostList;
 pub use http::{HttpClient, HttpError};
@@ -119,6 +120,7 @@ pub struct Clients {
     roots: Arc<RootCertStore>,
     // Held only to look up or insert, never while a client is built.
     registry: Mutex<Registry>,
+    backpressure: Arc<Backpressure>,
 }
 
 impl fmt::Debug for Clients {
@@ -140,6 +142,7 @@ impl Clients {
             config,
             roots,
             registry: Mutex::default(),
+            backpressure: Arc::default(),
         }
     }
 
@@ -236,6 +239,11 @@ impl Clients {
         self.shared(identity.fingerprint(), || {
             tls::client_config(identity, &self.roots, self.config.min_tls)
         })
+    }
+
+    /// What servers asked of this identity; all clients with the same key share it.
+    pub(crate) fn account(&self, key: Fingerprint) -> Account {
+        Account::new(&self.backpressure, key)
     }
 
     /// What AWS clients take from the environment.

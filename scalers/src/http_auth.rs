@@ -9,6 +9,7 @@ use reqwest::{Method, RequestBuilder, Response};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::backpressure::Account;
 use crate::clients::{Clients, Fingerprint, HttpClient, TlsIdentity};
 use crate::error::ReadError;
 use crate::http_read;
@@ -201,6 +202,7 @@ pub(crate) struct HttpAuth {
     fingerprint: Fingerprint,
     client: Arc<HttpClient>,
     credentials: Vec<Credential>,
+    account: Account,
 }
 
 impl HttpAuth {
@@ -253,12 +255,13 @@ impl HttpAuth {
                     }
                 }
                 AuthMode::Oauth => {
-                    let (oauth, key) = OAuth::new(&metadata, identity.fingerprint())?;
-                    credentials.push(Credential::OAuth(clients.shared(key, || Ok::<_, String>(oauth))?));
+                    let (oauth, own) = OAuth::new(&metadata, identity.fingerprint())?;
+                    credentials.push(Credential::OAuth(clients.shared(own, || Ok::<_, String>(oauth))?));
                 }
             }
         }
         Ok(Self {
+            account: clients.account(fingerprint),
             fingerprint,
             client,
             credentials,
@@ -270,8 +273,11 @@ impl HttpAuth {
         self.fingerprint
     }
 
-    /// A GET request with everything the authentication adds. May have to fetch a token first.
+    /// A GET request with everything the authentication adds. May have to fetch a token first, and fails while the server
+    /// wants to be left alone.
     pub(crate) async fn get(&self, url: url::Url) -> Result<RequestBuilder, ReadError> {
+        let account = self.at(&url);
+        account.admit(&format!("error requesting {}", http_read::shown(&url)))?;
         let mut request = self.client.request(Method::GET, url);
         for credential in &self.credentials {
             request = match credential {
@@ -281,17 +287,31 @@ impl HttpAuth {
                     request.basic_auth(username.reveal(), password.as_ref().map(Sensitive::reveal))
                 }
                 Credential::OAuth(oauth) => {
-                    request.header("authorization", oauth.authorization(&self.client).await?)
+                    let authorization = oauth.authorization(&self.client).await;
+                    if let Err(failure) = &authorization {
+                        account.obey(failure);
+                    }
+                    request.header("authorization", authorization?)
                 }
             };
         }
         Ok(request)
     }
 
-    /// Sends a request; `what` begins the sentence of a failure.
+    /// Sends a request; `what` begins the sentence of a failure. A server that asks for patience gets it from every trigger
+    /// with these credentials.
     pub(crate) async fn send(&self, request: RequestBuilder, what: &str) -> Result<Response, ReadError> {
         let sent = self.client.send(request).await;
-        sent.map_err(|error| http_read::failure(what, error))
+        let response = sent.map_err(|error| http_read::failure(what, error))?;
+        if let Some(wait) = http_read::patience(response.status(), response.headers()) {
+            self.at(response.url()).pause(wait);
+        }
+        Ok(response)
+    }
+
+    fn at(&self, url: &url::Url) -> Account {
+        let host = url.host_str().unwrap_or_default();
+        self.account.at(url.scheme(), host, url.port_or_known_default())
     }
 
     /// Tells that a request was refused, so that a token that was withdrawn is not used until it expires.

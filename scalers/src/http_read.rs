@@ -92,6 +92,13 @@ pub(crate) fn kind_of(status: StatusCode, headers: &HeaderMap) -> ReadErrorKind 
     }
 }
 
+/// How long the server wants to be left alone, if that is what its answer says.
+pub(crate) fn patience(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
+    matches!(status.as_u16(), 429 | 503)
+        .then(|| retry_after(headers))
+        .flatten()
+}
+
 /// `Retry-After` in either of its forms.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
@@ -134,5 +141,20 @@ mod tests {
         assert!(far > Duration::from_secs(60 * 365 * 24 * 3600), "{far:?}");
         assert_eq!(parse("soon"), None);
         assert_eq!(retry_after(&HeaderMap::new()), None);
+        let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static("7"))]);
+        for (status, wait) in [
+            (429, Some(7)),
+            (503, Some(7)),
+            (200, None),
+            (301, None),
+            (500, None),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(
+                patience(status, &headers),
+                wait.map(Duration::from_secs),
+                "{status}"
+            );
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! framework around it (here and in the engine), so that no two scalers can differ in them.
 
 mod aws;
+mod backpressure;
 pub mod clients;
 pub mod connect;
 pub mod cpu_memory;
@@ -28,6 +29,7 @@ mod redis_streams;
 mod testing;
 
 pub use aws::AwsEnvironment;
+pub use backpressure::LONGEST_PATIENCE;
 pub use clients::{Clients, ClientsConfig, EgressRules};
 pub use connect::{
     AuthParams, Connect, CountPods, CountedBy, PodIdentity, ReadyEndpoint, ServiceEndpoints, TriggerParams,

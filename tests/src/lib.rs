@@ -9,33 +9,44 @@
 //! Everything runs inside the cluster's network and is told where things are by the environment that `cargo xtask`
 //! sets. Whatever is missing is an error that says so, never a reason to pass.
 
+pub mod black_hole;
 pub mod cluster;
 pub mod command;
 pub mod example;
 pub mod exposition;
+pub mod fleet;
 pub mod install;
+pub mod invariants;
 pub mod logs;
 pub mod manifest;
+pub mod metric_reads;
 pub mod metrics_server;
 pub mod namespace;
+pub mod operators;
 pub mod prometheus;
 pub mod redis;
 pub mod replicas;
 pub mod scaled;
 pub mod scaled_object;
 pub mod signed_sqs;
+pub mod sources;
 pub mod sqs;
 pub mod stage;
 pub mod timeline;
 pub mod upstream;
 pub mod wait;
 
+pub use black_hole::BlackHole;
 pub use cluster::Cluster;
+pub use fleet::Fleet;
 pub use install::Installation;
+pub use metric_reads::MetricReads;
 pub use namespace::Namespace;
+pub use operators::Operators;
 pub use redis::{RedisCluster, RedisSentinel, RedisServer};
 pub use scaled::Scaled;
 pub use signed_sqs::SignedSqs;
+pub use sources::Sources;
 pub use sqs::{Queue, SqsServer};
 pub use stage::Stage;
 pub use timeline::Timeline;

@@ -14,6 +14,7 @@ mod image;
 mod process;
 mod progress;
 mod setup;
+mod soak;
 mod target;
 mod test;
 mod workspace;
@@ -55,6 +56,8 @@ enum Task {
     /// Measure the running system on the real cluster: a table, and JSON where it is wanted
     #[command(subcommand)]
     Bench(bench::Task),
+    /// The long tests: rotation, failing sources, dying leaders, and a day of random faults
+    Soak(soak::Arguments),
     /// The real Kubernetes on this machine
     #[command(subcommand)]
     Cluster(ClusterTask),
@@ -110,6 +113,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             bench::bench(&workspace, &cache, &cluster, &task)?;
             true
         }
+        Task::Soak(arguments) => soak::soak(&workspace, &cache, &cluster, &arguments)?,
         Task::Demo => {
             demo::demo(&workspace, &cache, &cluster)?;
             true

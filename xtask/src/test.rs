@@ -1,7 +1,7 @@
 //! `cargo xtask test`: sets everything up and runs every test, those that need the real cluster inside its network.
 
 mod diagnostics;
-mod libtest;
+pub(crate) mod libtest;
 mod summary;
 
 use std::ffi::OsString;
