@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use dormouse_api::labels;
 use dormouse_kubernetes::{Calls, Priority};
+use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events;
@@ -15,6 +16,8 @@ use tracing::{debug, warn};
 
 /// Events that wait to be written; more are dropped, and the log says how many.
 const QUEUE: usize = 4096;
+/// Events written at once.
+const AT_ONCE: usize = 4;
 /// The longest note the API server takes.
 const LONGEST_NOTE: usize = 1024;
 
@@ -108,25 +111,30 @@ fn cut(mut text: String, longest: usize) -> String {
     text
 }
 
-async fn write(client: Client, calls: Calls, instance: String, mut waiting: mpsc::Receiver<Event>) {
-    let mut number = 0_u32;
-    while let Some(event) = waiting.recv().await {
-        number = number.wrapping_add(1);
-        let namespace = event
-            .regarding
-            .namespace
-            .clone()
-            .unwrap_or_else(|| "default".to_owned());
+/// Events are numbered and dated in the order they were sent; a few are written at once, so that a burst does not wait for one
+/// slow answer after the other.
+async fn write(client: Client, calls: Calls, instance: String, waiting: mpsc::Receiver<Event>) {
+    let numbered = stream::unfold((waiting, 0_u32), async |(mut waiting, number)| {
+        let event = waiting.recv().await?;
+        Some(((event, number), (waiting, number.wrapping_add(1))))
+    });
+    let writing = numbered.for_each_concurrent(AT_ONCE, |(event, number)| {
+        let namespace = event.regarding.namespace.clone();
+        let namespace = namespace.unwrap_or_else(|| "default".to_owned());
         let written = to_wire(event, &namespace, &instance, number, Timestamp::now());
         let api: Api<events::v1::Event> = Api::namespaced(client.clone(), &namespace);
-        let params = PostParams::default();
-        let create = api.create(&params, &written);
-        if let Err(error) = calls.unary(Priority::Normal, "write an Event", create).await {
-            // Events are a courtesy: while the API server is away they are lost rather than piled up.
-            debug!(%error, reason = written.reason, "an Event could not be written");
-            tokio::time::sleep(Duration::from_millis(100)).await;
+        let calls = &calls;
+        async move {
+            let params = PostParams::default();
+            let create = api.create(&params, &written);
+            if let Err(error) = calls.unary(Priority::Normal, "write an Event", create).await {
+                // Events are a courtesy: while the API server is away they are lost rather than piled up.
+                debug!(%error, reason = written.reason, "an Event could not be written");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
         }
-    }
+    });
+    writing.await;
 }
 
 /// Every Event is an object of its own: a series would keep the note of its first.

@@ -1,5 +1,5 @@
 //! The operator's Prometheus metrics: KEDA's, under the names, labels and help texts that dashboards and alerts know, and
-//! [our own](own).
+//! our own.
 //!
 //! Series of a ScaledObject live as long as this process leads and the object, its trigger and the trigger's name exist:
 //! what a follower or an ex-leader knows is old, and two replicas that tell the same would be counted twice.

@@ -139,7 +139,7 @@ impl StatusBook {
 
     /// Takes in an object as a watch shows it. Where somebody else changed its status, that is the truth from which the
     /// next difference is taken, and what should be there is written again: at once the first time, then at most every
-    /// [`REPAIR`], as two writers that never agree must not wear out the API server. Says how long to wait where it is too
+    /// `REPAIR`, as two writers that never agree must not wear out the API server. Says how long to wait where it is too
     /// early.
     ///
     /// # Errors

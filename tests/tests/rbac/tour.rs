@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use dormouse_tests::stage::{podless, scaled_object};
+use dormouse_tests::stage::{gated, podless, scaled_object};
 use dormouse_tests::{Cluster, Namespace, Upstream, manifest};
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -180,31 +180,17 @@ impl Tour<'_> {
         ] {
             self.apply(object).await?;
         }
-        for kind in ["Deployment", "StatefulSet"] {
-            let mut target = podless(name, 0);
-            target["kind"] = json!(kind);
-            if kind == "StatefulSet" {
-                target["spec"]["paused"].take();
-                target["spec"]["serviceName"] = json!(name);
-                target["spec"]["template"]["spec"]["schedulingGates"] =
-                    json!([{"name": "dormouse.dev/never"}]);
-            }
-            target["spec"]["template"]["spec"]["serviceAccountName"] = json!(name);
-            target["spec"]["template"]["spec"]["containers"][0]["env"] = json!([
+        for mut target in [podless(name, 0), gated("StatefulSet", name, 0)] {
+            let pod = &mut target["spec"]["template"]["spec"];
+            pod["serviceAccountName"] = json!(name);
+            pod["containers"][0]["env"] = json!([
                 {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": name, "key": "token"}}},
                 {"name": "USER_NAME", "valueFrom": {"configMapKeyRef": {"name": name, "key": "user"}}},
             ]);
             self.apply(target).await?;
         }
         self.apply(podless(&format!("{name}-cpu"), 0)).await?;
-        let mut target = podless(name, 0);
-        target["kind"] = json!("ReplicaSet");
-        target["metadata"]["name"] = json!(format!("{name}-rs"));
-        target["spec"]["paused"].take();
-        target["spec"]["selector"] = json!({"matchLabels": {"app": format!("{name}-rs")}});
-        target["spec"]["template"]["metadata"]["labels"] = json!({"app": format!("{name}-rs")});
-        target["spec"]["template"]["spec"]["schedulingGates"] = json!([{"name": "dormouse.dev/never"}]);
-        self.apply(target).await
+        self.apply(gated("ReplicaSet", &format!("{name}-rs"), 0)).await
     }
 
     /// Changes what is referred to.
