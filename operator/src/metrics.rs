@@ -109,6 +109,10 @@ impl OperatorMetrics {
             registered: Mutex::default(),
         };
         families.register_kedas(metrics);
+        let help = "Internal failures that stopped the loop of a ScaledObject for a while";
+        let quarantines = families.quarantines.clone();
+        metrics
+            .register(|registry| registry.register("dormouse_scaled_object_quarantines", help, quarantines));
         let build = Family::<Labels, Gauge>::default();
         let text = |key, value: &str| (key, value.to_owned());
         build

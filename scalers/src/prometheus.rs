@@ -22,6 +22,7 @@ use crate::http_read;
 use crate::metadata::{Metadata, TimeSpan};
 use crate::scaler::{MetricSpec, Observed, Question, Scaler, Target};
 use crate::sensitive::Sensitive;
+use crate::traffic;
 use answer::Found;
 
 /// Amazon's managed Prometheus, as signatures name it.
@@ -281,6 +282,9 @@ impl Scaler for Prometheus {
         let body = http_read::body(response).await?;
         let found = answer::value(&body, &self.query)
             .map_err(|message| ReadError::new(ReadErrorKind::BadAnswer, message))?;
+        if let Found::Nothing(_) = found {
+            traffic::empty_answer(self.ignore_null_values);
+        }
         let value = match found {
             Found::Number(number) => number,
             Found::Nothing(_) if self.ignore_null_values => 0.0,

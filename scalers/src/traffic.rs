@@ -77,7 +77,6 @@ impl Traffic {
 
 /// Notes that the source answered without any value; `ignored` says whether the trigger lets that pass
 /// (`ignoreNullValues`).
-#[expect(dead_code, reason = "for the scalers that know ignoreNullValues")]
 pub(crate) fn empty_answer(ignored: bool) {
     let _ = CURRENT.try_with(|traffic| traffic.lock().empty = Some(ignored));
 }

@@ -286,6 +286,16 @@ async fn a_status_changed_by_others_is_put_right(stage: &Stage) -> Result<()> {
         .scaled_objects()
         .patch_status("edited", &params, &edit)
         .await?;
+    // This test's own watch may not have shown the edit yet.
+    until("the edit is seen", SOON, async || {
+        let edited = scaled
+            .statuses()
+            .iter()
+            .any(|change| change.value["hpaName"] == "somebody-elses");
+        ensure!(edited, "not yet");
+        Ok(())
+    })
+    .await?;
     let own = before["hpaName"].clone();
     scaled
         .status_is(
