@@ -101,6 +101,7 @@ mod tests {
     /// Files of the crate that hold no trigger type that is polled.
     const FRAMEWORK: &[&str] = &[
         "aws",
+        "backpressure",
         "clients",
         "connect",
         "cpu_memory",
@@ -114,6 +115,7 @@ mod tests {
         "scaler",
         "sensitive",
         "testing",
+        "traffic",
     ];
 
     #[test]

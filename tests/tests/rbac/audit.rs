@@ -42,12 +42,23 @@ impl Audit {
             if let Some(part) = object["subresource"].as_str() {
                 resource = format!("{resource}/{part}");
             }
-            event["annotations"]["authorization.k8s.io/decision"] == "forbid"
-                && event["user"]["username"] == user
-                && event["verb"] == *right.verb
-                && object["apiGroup"].as_str().unwrap_or_default() == right.group
-                && resource == right.resource
+            // Setting an owner reference that blocks is not a request of its own: the answer to another one tells.
+            let blocks = resource_blocks(&event, user, right);
+            blocks
+                || event["annotations"]["authorization.k8s.io/decision"] == "forbid"
+                    && event["user"]["username"] == user
+                    && event["verb"] == *right.verb
+                    && object["apiGroup"].as_str().unwrap_or_default() == right.group
+                    && resource == right.resource
         };
         Ok(text.lines().any(refused))
     }
+}
+
+fn resource_blocks(event: &Value, user: &str, right: &Right) -> bool {
+    let told = event["responseStatus"]["message"].as_str().unwrap_or_default();
+    right.resource.ends_with("/finalizers")
+        && event["user"]["username"] == user
+        && event["responseStatus"]["code"] == 403
+        && told.contains("blockOwnerDeletion")
 }

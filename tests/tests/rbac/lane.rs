@@ -12,7 +12,7 @@ use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
 
 use crate::audit::Audit;
-use crate::permission::{Right, Role};
+use crate::permission::{FOLLOWED, Right, Role};
 use crate::tour::Tour;
 
 /// Until a refusal must have been seen; most are seen at once.
@@ -41,6 +41,9 @@ impl Lane {
             .set("rbac.enabledCustomScaledRefKinds=false");
         if metrics {
             installation = installation.set("metricsServer.enabled=true");
+        }
+        if number == FOLLOWED {
+            installation = installation.replicas(2);
         }
         let guard = installation.guard();
         installation.install(cluster).await?;

@@ -5,6 +5,9 @@ use std::fmt;
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
+/// The lane with a second pod.
+pub(crate) const FOLLOWED: usize = 1;
+
 /// Where a rule stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -58,9 +61,23 @@ impl Right {
         rule
     }
 
-    /// Whether it is about something of which a cluster has one.
-    pub(crate) fn is_for_the_cluster_alone(&self) -> bool {
-        self.group == "apiregistration.k8s.io"
+    /// The lane that shows it, where not every one can: one alone has what there is once in a cluster, and another has a
+    /// second pod, which follows the Lease.
+    pub(crate) fn lane(&self) -> Option<usize> {
+        match self.resource.as_str() {
+            "apiservices" => Some(0),
+            "leases" => Some(FOLLOWED),
+            _ => None,
+        }
+    }
+
+    /// Whether it is only asked for where an API server cannot stream what it lists, which this one can.
+    pub(crate) fn is_for_older_servers(&self, all: &[Self]) -> bool {
+        let watches = |other: &&Self| {
+            other.verb == "watch"
+                && (&other.group, &other.resource, &other.names) == (&self.group, &self.resource, &self.names)
+        };
+        self.verb == "list" && all.iter().find(watches).is_some()
     }
 
     /// Whether the operator asks for it when it starts, and then no more.

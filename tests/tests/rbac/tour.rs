@@ -84,7 +84,7 @@ impl Tour<'_> {
                 self.cluster.kubectl(&arguments).await.map(drop)
             }
             ("apiservices", "patch") => {
-                let nothing = r#"{"spec":{"caBundle":null,"insecureSkipTLSVerify":true}}"#;
+                let nothing = r#"{"spec":{"caBundle":null}}"#;
                 let arguments = [
                     "patch",
                     "apiservice",
@@ -190,7 +190,9 @@ impl Tour<'_> {
             self.apply(target).await?;
         }
         self.apply(podless(&format!("{name}-cpu"), 0)).await?;
-        self.apply(gated("ReplicaSet", &format!("{name}-rs"), 0)).await
+        let mut replica_set = gated("ReplicaSet", &format!("{name}-rs"), 0);
+        replica_set["spec"]["template"]["spec"]["serviceAccountName"] = json!(name);
+        self.apply(replica_set).await
     }
 
     /// Changes what is referred to.
@@ -232,7 +234,7 @@ impl Tour<'_> {
                 "type": "kubernetes-workload", "metadata": {"podSelector": "app=nobody", "value": "1"},
             }));
         }
-        if kind == "StatefulSet" {
+        if kind != "Deployment" {
             triggers.push(json!({
                 "type": "aws-sqs-queue", "authenticationRef": {"name": format!("{name}-role")},
                 "metadata": {"queueURL": "https://sqs.us-east-1.amazonaws.com/1/q", "awsRegion": "us-east-1"},
