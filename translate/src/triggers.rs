@@ -19,7 +19,7 @@ pub struct TriggerPlan<'a> {
     pub trigger: &'a Trigger,
 }
 
-/// Checks the triggers, and gives back those that are read; `cpu` and `memory` are the [HPA's](crate::resources).
+/// Checks the triggers, and gives back those that are read; `cpu` and `memory` are the [HPA's](mod@crate::resources).
 ///
 /// # Errors
 /// No triggers, a name used twice, `useCachedMetrics`, a `metricType` or a fallback where it makes no sense, nothing that
