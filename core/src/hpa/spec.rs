@@ -92,7 +92,7 @@ pub struct Behavior {
     pub scale_down: Rules,
 }
 
-/// The rules of one direction. What is left out has the direction's default (see [`Rules::up`] and [`Rules::down`]).
+/// The rules of one direction. What is left out has the direction's default.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rules {
     /// The look-back over earlier recommendations, the most cautious of which holds.
