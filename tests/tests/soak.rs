@@ -59,6 +59,7 @@ async fn stage(subject: &str) -> Result<Stage> {
 async fn certificates_rotate_and_every_source_of_a_namespace_fails() -> Result<()> {
     let _alone = ALONE.lock().await;
     let stage = stage("rotation").await?;
+    rotation::begin_with_a_short_one(&stage).await?;
     let failing = Stage {
         namespace: Namespace::create(&stage.cluster, "failing").await?,
         cluster: stage.cluster.clone(),

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use dormouse_tests::fleet::{METRIC, Member};
 use dormouse_tests::operators::Usage;
 use dormouse_tests::sources::Mood;
-use dormouse_tests::{Fleet, MetricReads, Operators, Sources, Stage};
+use dormouse_tests::{Fleet, MetricReads, Operators, Sources, Stage, until};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 
@@ -20,6 +20,20 @@ const FAILING: usize = 60;
 const MORE_DESCRIPTORS: usize = 16;
 const MORE_MEMORY_KIB: u64 = 6 << 10;
 
+/// Replaces the certificate that an earlier test may have left, which lives for a year.
+pub(crate) async fn begin_with_a_short_one(stage: &Stage) -> Result<()> {
+    let (namespace, name) = (stage.installation.namespace(), stage.installation.name());
+    let kubectl = async |arguments: &[&str]| {
+        let arguments = [&["--namespace", namespace], arguments].concat();
+        stage.cluster.kubectl(&arguments).await
+    };
+    let deployment = format!("deployment/{name}");
+    kubectl(&["delete", "secret", CERTIFICATES, "--ignore-not-found"]).await?;
+    kubectl(&["rollout", "restart", &deployment]).await?;
+    kubectl(&["rollout", "status", &deployment, "--timeout=25s"]).await?;
+    Ok(())
+}
+
 pub(crate) async fn no_read_fails(stage: &Stage, watched: Duration) -> Result<()> {
     let sources = Sources::start().await?;
     let fleet = Fleet::new(stage, &sources);
@@ -29,6 +43,13 @@ pub(crate) async fn no_read_fails(stage: &Stage, watched: Duration) -> Result<()
         .add(&names.iter().map(|name| Member::new(name, 2)).collect::<Vec<_>>())
         .await?;
     fleet.are("Ready", "True", &names, 60 * SECOND).await?;
+    until("metrics are served", 60 * SECOND, async || {
+        for name in &names {
+            stage.metric(name, METRIC).await.map_err(anyhow::Error::msg)?;
+        }
+        Ok(())
+    })
+    .await?;
     tokio::time::sleep(5 * SECOND).await;
 
     let secrets: Api<Secret> = Api::namespaced(stage.cluster.client(), stage.installation.namespace());
