@@ -11,15 +11,19 @@
 //! The rules are those of the controller in kube-controller-manager, down to their floating-point numbers where these
 //! decide; `tests/tests/hpa_agrees.rs` replays what the real one saw, evaluation by evaluation. In short:
 //!
-//! * A target at 0 is left alone, unless the minimum is 0. Outside the bounds the nearest bound is taken, and no metric
-//!   is looked at.
+//! * A target at 0 is left alone, unless the HPA itself put it there. Outside the bounds the nearest bound is taken, and
+//!   no metric is looked at.
 //! * Metrics that fail never lower the count: with one that fails, the others can only raise it.
 //! * Without a behavior, the highest recommendation of the look-back holds, and a step goes at most to the larger of 4
 //!   and the double.
 //! * With a behavior, the count moves no further than all recommendations in each direction's look-back agree on, and
 //!   no faster than the direction's policies allow.
 //!
-//! Wishes beyond what can be counted end at the bounds of the integers, and so at the maximum.
+//! * An external metric with a target `AverageValue` and a negative value, or a sum beyond 64 bits of thousandths, asks
+//!   for as much as can be asked for. With a target `Value`, negative values count as they are.
+//!
+//! It differs in one point: a single value beyond 2^63 thousandths wraps around in the real controller, and is as large
+//! as can be here.
 //!
 //! A step is evaluated, then carried out, then recorded:
 //!
@@ -46,8 +50,8 @@
 //! let evaluation = evaluate(&spec, &settings, &observation, &mut history, now);
 //! let rescale = evaluation.rescale.ok_or("20 at 5 each take 4 replicas")?;
 //! assert_eq!((rescale.from, rescale.to), (2, 4));
-//! // ... write it to the target, and if that succeeds:
-//! history.rescaled(&spec, &settings, rescale.from, rescale.to, now);
+//! // Write it to the target, and if that succeeds:
+//! history.rescaled(&spec, &settings, &rescale, now);
 //! # Ok::<(), &str>(())
 //! ```
 
@@ -84,8 +88,6 @@ pub struct HpaEvaluation {
     /// The value of each metric, in the order of the spec; `None` for those that failed. Empty where the metrics were
     /// not looked at.
     pub values: Vec<Option<HpaMetricValue>>,
-    /// The conditions, those of before included that this evaluation had no reason to touch.
-    pub conditions: HpaConditions,
 }
 
 /// A change of the target's replicas.
@@ -100,7 +102,8 @@ pub struct Rescale {
 }
 
 /// Evaluates an autoscaler once, as the HPA controller does at each of its syncs, and remembers what the next
-/// evaluation needs. [`HpaHistory::rescaled`] is to follow when the rescale was carried out.
+/// evaluation needs. Where it asks for a rescale, [`HpaHistory::rescaled`] or [`HpaHistory::rescale_failed`] is to
+/// follow; after that, [`HpaHistory::conditions`] are those of the status.
 #[must_use]
 pub fn evaluate(
     spec: &HpaSpec,
@@ -128,7 +131,6 @@ pub fn evaluate(
         desired: outcome.desired,
         rescale: outcome.rescale,
         values: outcome.values,
-        conditions: history.conditions.clone(),
     }
 }
 
@@ -161,7 +163,7 @@ impl Step<'_> {
         ));
         history.begin(scale.wanted, self.now);
         let current = scale.wanted;
-        if current == 0 && self.spec.min != 0 {
+        if current == 0 && !self.put_to_zero(history) {
             history.conditions.scaling_active = Some(HpaCondition::new(
                 false,
                 HpaReason::ScalingDisabled,
@@ -174,11 +176,11 @@ impl Step<'_> {
         }
         if current > self.spec.max {
             let reason = "Current number of replicas above Spec.MaxReplicas";
-            return rescale(history, current, self.spec.max, reason.into(), Vec::new());
+            return rescale(current, self.spec.max, reason.into(), Vec::new());
         }
         if current < self.spec.min {
             let reason = "Current number of replicas below Spec.MinReplicas";
-            return rescale(history, current, self.spec.min, reason.into(), Vec::new());
+            return rescale(current, self.spec.min, reason.into(), Vec::new());
         }
 
         let (wish, values) = self.wish(scale, history);
@@ -207,7 +209,12 @@ impl Step<'_> {
                 ..Outcome::default()
             };
         }
-        rescale(history, current, to, reason, values)
+        rescale(current, to, reason, values)
+    }
+
+    fn put_to_zero(&self, history: &HpaHistory) -> bool {
+        let condition = &history.conditions.scaled_to_zero;
+        self.settings.scale_to_zero && condition.as_ref().is_some_and(|condition| condition.status)
     }
 
     /// What the metrics ask for together; `None` where that is not known well enough.
@@ -272,18 +279,7 @@ impl Step<'_> {
     }
 }
 
-fn rescale(
-    history: &mut HpaHistory,
-    from: u32,
-    to: u32,
-    reason: String,
-    values: Vec<Option<HpaMetricValue>>,
-) -> Outcome {
-    history.conditions.able_to_scale = Some(HpaCondition::new(
-        true,
-        HpaReason::SucceededRescale,
-        format!("the HPA controller was able to update the target scale to {to}"),
-    ));
+fn rescale(from: u32, to: u32, reason: String, values: Vec<Option<HpaMetricValue>>) -> Outcome {
     Outcome {
         desired: Some(to),
         rescale: Some(Rescale { from, to, reason }),

@@ -102,11 +102,10 @@ impl Played {
         };
         let settings = HpaSettings::default();
         let evaluation = evaluate(&self.spec, &settings, &observation, &mut self.history, self.now);
-        if let Some(rescale) = evaluation.rescale {
+        if let Some(rescale) = &evaluation.rescale {
             assert_ne!(rescale.from, rescale.to, "a rescale that changes nothing");
             assert_eq!(evaluation.desired, Some(rescale.to));
-            self.history
-                .rescaled(&self.spec, &settings, rescale.from, rescale.to, self.now);
+            self.history.rescaled(&self.spec, &settings, rescale, self.now);
             self.replicas = rescale.to;
         }
     }

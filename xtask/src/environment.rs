@@ -34,5 +34,9 @@ pub(crate) fn of_cluster(
         ),
         ("DORMOUSE_REPO".into(), workspace.root().into()),
         ("DORMOUSE_CLUSTER_STATE".into(), layout.state().into()),
+        (
+            "DORMOUSE_CONTROL_PLANE".into(),
+            parts.control_plane.clone().into(),
+        ),
     ])
 }

@@ -1,6 +1,7 @@
-//! The three conditions of an HPA's status.
+//! The conditions of an HPA's status.
 
-/// `AbleToScale`, `ScalingActive` and `ScalingLimited`, each missing until the controller first had reason to set it.
+/// `AbleToScale`, `ScalingActive`, `ScalingLimited` and `ScaledToZero`, each missing until the controller first had
+/// reason to set it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HpaConditions {
     /// Whether the target's scale can be read and written, and whether the recommendation is held back.
@@ -9,6 +10,8 @@ pub struct HpaConditions {
     pub scaling_active: Option<HpaCondition>,
     /// Whether bounds or rules cut that count.
     pub scaling_limited: Option<HpaCondition>,
+    /// Whether the last change of the replicas was one to 0; only with [`scale_to_zero`](super::HpaSettings::scale_to_zero).
+    pub scaled_to_zero: Option<HpaCondition>,
 }
 
 /// One condition of an HPA.
@@ -45,6 +48,8 @@ pub enum HpaReason {
     ScaleDownStabilized,
     /// The target has been told to change.
     SucceededRescale,
+    /// The target could not be told to change.
+    FailedUpdateScale,
     /// The target is readable; nothing was decided yet.
     SucceededGetScale,
     /// The target is at 0, where the HPA leaves it.
@@ -69,6 +74,10 @@ pub enum HpaReason {
     ScaleUpLimit,
     /// Cut by how fast the target may shrink.
     ScaleDownLimit,
+    /// The HPA put the target to 0, and wakes it again.
+    ScaledToZero,
+    /// The HPA gave the target some replicas.
+    NotScaledToZero,
 }
 
 impl HpaReason {
@@ -81,6 +90,7 @@ impl HpaReason {
             Self::ScaleUpStabilized => "ScaleUpStabilized",
             Self::ScaleDownStabilized => "ScaleDownStabilized",
             Self::SucceededRescale => "SucceededRescale",
+            Self::FailedUpdateScale => "FailedUpdateScale",
             Self::SucceededGetScale => "SucceededGetScale",
             Self::ScalingDisabled => "ScalingDisabled",
             Self::InvalidSelector => "InvalidSelector",
@@ -93,6 +103,8 @@ impl HpaReason {
             Self::TooManyReplicas => "TooManyReplicas",
             Self::ScaleUpLimit => "ScaleUpLimit",
             Self::ScaleDownLimit => "ScaleDownLimit",
+            Self::ScaledToZero => "ScaledToZero",
+            Self::NotScaledToZero => "NotScaledToZero",
         }
     }
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::condition::HpaConditions;
+use super::Rescale;
+use super::condition::{HpaCondition, HpaConditions, HpaReason};
 use super::spec::{Behavior, HpaSettings, HpaSpec};
 
 /// The memory of one HPA. A controller that starts anew begins with an empty one, as the real one does.
@@ -42,15 +43,30 @@ impl HpaHistory {
         }
     }
 
-    /// The conditions after the last evaluation.
+    /// The conditions after the last evaluation and what came of its rescale.
     #[must_use]
     pub fn conditions(&self) -> &HpaConditions {
         &self.conditions
     }
 
-    /// Remembers that the target was told to go from one count to another, for the policies of later evaluations. To be
-    /// called only after the write succeeded: a change that never happened must not hold back the next.
-    pub fn rescaled(&mut self, spec: &HpaSpec, settings: &HpaSettings, from: u32, to: u32, now: Timestamp) {
+    /// Remembers that a rescale was carried out, for the conditions and for the policies of later evaluations. Not to be
+    /// called before the write succeeded: a change that never happened must not hold back the next.
+    pub fn rescaled(&mut self, spec: &HpaSpec, settings: &HpaSettings, rescale: &Rescale, now: Timestamp) {
+        let Rescale { from, to, .. } = *rescale;
+        self.conditions.able_to_scale = Some(HpaCondition::new(
+            true,
+            HpaReason::SucceededRescale,
+            format!("the HPA controller was able to update the target scale to {to}"),
+        ));
+        if settings.scale_to_zero {
+            self.conditions.scaled_to_zero = Some(if to == 0 {
+                let text = "the HPA controller scaled the workload to zero";
+                HpaCondition::new(true, HpaReason::ScaledToZero, text)
+            } else {
+                let text = "the HPA controller did not scale the workload to zero";
+                HpaCondition::new(false, HpaReason::NotScaledToZero, text)
+            });
+        }
         let Some(Behavior { scale_up, scale_down }) = &spec.behavior else {
             return;
         };
@@ -67,8 +83,18 @@ impl HpaHistory {
         replace_old(changes, change, |old| old.at < cutoff);
     }
 
-    /// The first look at a target counts as a recommendation, so that a new controller does not scale down at once.
-    pub(super) fn begin(&mut self, replicas: u32, now: Timestamp) {
+    /// Remembers that a rescale could not be carried out. `status.desiredReplicas` stays as it was.
+    pub fn rescale_failed(&mut self, error: &str) {
+        self.conditions.able_to_scale = Some(HpaCondition::new(
+            false,
+            HpaReason::FailedUpdateScale,
+            format!("the HPA controller was unable to update the target scale: {error}"),
+        ));
+    }
+
+    /// The first look at a target counts as a recommendation, so that a new controller does not scale down at once. An
+    /// evaluation sees to this by itself; a caller whose metrics take long to read may do it when the scale is read.
+    pub fn begin(&mut self, replicas: u32, now: Timestamp) {
         if self.recommendations.is_empty() {
             self.recommendations.push(Recommendation {
                 at: now,

@@ -20,15 +20,24 @@ use crate::Quantity;
 
 /// The metric as conditions and Events call it.
 pub(super) fn title(resource: &str, container: Option<&str>, target: &ResourceTarget) -> String {
-    let of = if container.is_some() {
-        "container resource"
-    } else {
-        "resource"
-    };
-    match target {
-        ResourceTarget::Utilization(_) => format!("{resource} {of} utilization (percentage of request)"),
-        ResourceTarget::AverageValue(_) => format!("{resource} {of}"),
+    match (target, container) {
+        (ResourceTarget::Utilization(_), None) => {
+            format!("{resource} resource utilization (percentage of request)")
+        }
+        (ResourceTarget::Utilization(_), Some(_)) => {
+            format!("{resource} container resource utilization (percentage of request)")
+        }
+        (ResourceTarget::AverageValue(_), _) => format!("{resource} resource"),
     }
+}
+
+/// The beginning of what is said when there is no count.
+pub(super) fn failure(resource: &str, target: &ResourceTarget) -> String {
+    let what = match target {
+        ResourceTarget::Utilization(_) => "utilization",
+        ResourceTarget::AverageValue(_) => "usage",
+    };
+    format!("failed to get {resource} {what}: ")
 }
 
 /// Thousandths of the resource by pod.
@@ -45,7 +54,7 @@ pub(super) fn propose(
     if pods.is_empty() {
         return Err("no pods returned by selector while calculating replica count".into());
     }
-    let mut measured = measured(resource, container, usage)?;
+    let mut measured = measured(resource, container, usage);
     let groups = Groups::of(resource, pods, &measured, usage, context);
     measured.retain(|pod, _| !groups.left_out.contains(pod) && !groups.unready.contains(pod));
     if measured.is_empty() {
@@ -65,41 +74,31 @@ pub(super) fn propose(
     })
 }
 
-/// What the metrics source says of each pod; pods of which some container lacks the resource are not measured.
-fn measured<'a>(
-    resource: &str,
-    container: Option<&str>,
-    usage: &'a BTreeMap<String, PodUsage>,
-) -> Result<Milli<'a>, String> {
-    let mut measured = Milli::new();
-    for (pod, usage) in usage {
-        let of = |used: &BTreeMap<String, Quantity>| used.get(resource).map(Quantity::milli_rounded_up);
-        let milli = match container {
-            None if usage.containers.is_empty() => None,
-            None => usage.containers.values().map(of).sum(),
-            Some(container) => match usage.containers.get(container) {
-                Some(used) => of(used),
-                None => {
-                    return Err(format!(
-                        "container {container} not present in metrics for pod {pod}"
-                    ));
-                }
-            },
-        };
-        if let Some(milli) = milli {
-            measured.insert(pod, milli);
-        }
-    }
-    Ok(measured)
+/// What the metrics source says of each pod; pods of which some wanted container lacks the resource are not measured.
+fn measured<'a>(resource: &str, container: Option<&str>, usage: &'a BTreeMap<String, PodUsage>) -> Milli<'a> {
+    let of = |used: &BTreeMap<String, Quantity>| used.get(resource).map(Quantity::milli_rounded_up);
+    let of_pod = |usage: &PodUsage| match container {
+        None if usage.containers.is_empty() => None,
+        None => usage.containers.values().map(of).sum(),
+        Some(container) => usage.containers.get(container).and_then(of),
+    };
+    let measured = usage
+        .iter()
+        .filter_map(|(pod, usage)| Some((pod.as_str(), of_pod(usage)?)));
+    measured.collect()
 }
 
 /// What each pod requests. One that requests nothing makes the utilization of all unknown.
 fn requests<'a>(resource: &str, container: Option<&str>, pods: &'a [Pod]) -> Result<Milli<'a>, String> {
     let of_pod = |pod: &'a Pod| {
-        let chosen = pod
+        let mut chosen = pod
             .requests
             .iter()
-            .filter(|(name, _)| container.is_none_or(|c| c == name));
+            .filter(|(name, _)| container.is_none_or(|wanted| wanted == name))
+            .peekable();
+        if let (Some(container), None) = (container, chosen.peek()) {
+            return Err(format!("container {container} not found in Pod {}", pod.name));
+        }
         let each = chosen.map(|(name, requests)| {
             let request = requests.get(resource).map(Quantity::milli_rounded_up);
             request.ok_or_else(|| {

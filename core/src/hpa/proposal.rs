@@ -73,6 +73,18 @@ impl HpaMetric {
         reading: Option<&Result<HpaReading, String>>,
         context: &Context<'_>,
     ) -> Result<Proposal, String> {
+        let proposal = self.propose_from(reading, context);
+        proposal.map_err(|error| match self {
+            Self::External { .. } => error,
+            Self::Resource { resource, target, .. } => pods::failure(resource, target) + &error,
+        })
+    }
+
+    fn propose_from(
+        &self,
+        reading: Option<&Result<HpaReading, String>>,
+        context: &Context<'_>,
+    ) -> Result<Proposal, String> {
         let reading = match reading {
             Some(Ok(reading)) => reading,
             Some(Err(error)) => return Err(error.clone()),
@@ -99,12 +111,30 @@ impl HpaMetric {
 }
 
 fn external(target: ExternalTarget, series: &[Quantity], context: &Context<'_>) -> Result<Proposal, String> {
-    let usage = series.iter().map(Quantity::milli_rounded_up);
-    let usage = usage.fold(0_i64, i64::saturating_add);
+    let values = series.iter().map(Quantity::milli_rounded_up);
     match target {
-        ExternalTarget::AverageValue(target) => Ok(per_replica(usage, target.milli_rounded_up(), context)),
-        ExternalTarget::Value(target) => in_all(usage, target.milli_rounded_up(), context),
+        ExternalTarget::AverageValue(target) => {
+            let target = target.milli_rounded_up();
+            Ok(match non_negative_sum(values) {
+                Some(usage) => per_replica(usage, target, context),
+                None => Proposal {
+                    replicas: i64::MAX,
+                    value: HpaMetricValue::AverageValue(Quantity::from_milli(i64::MAX)),
+                },
+            })
+        }
+        ExternalTarget::Value(target) => in_all(
+            values.fold(0, i64::saturating_add),
+            target.milli_rounded_up(),
+            context,
+        ),
     }
+}
+
+/// The sum; `None` where it leaves 64 bits, or where a value is negative, which the controller takes for a number too
+/// large to be written down.
+fn non_negative_sum(mut values: impl Iterator<Item = i64>) -> Option<i64> {
+    values.try_fold(0_i64, |sum, value| sum.checked_add(value).filter(|_| value >= 0))
 }
 
 /// `AverageValue`: the replicas that bring the share of each down to the target.

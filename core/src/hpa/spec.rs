@@ -16,6 +16,8 @@ pub struct HpaSettings {
     pub cpu_initialization_period: Duration,
     /// A pod that turned unready within this time of its start is taken for one that was never ready.
     pub initial_readiness_delay: Duration,
+    /// The feature gate `HPAScaleToZero`, without which Kubernetes accepts no minimum of 0.
+    pub scale_to_zero: bool,
 }
 
 impl Default for HpaSettings {
@@ -25,6 +27,7 @@ impl Default for HpaSettings {
             downscale_stabilization: Duration::from_secs(300),
             cpu_initialization_period: Duration::from_secs(300),
             initial_readiness_delay: Duration::from_secs(30),
+            scale_to_zero: false,
         }
     }
 }

@@ -112,7 +112,7 @@ impl Played {
         );
         if let Some(rescale) = &evaluation.rescale {
             self.history
-                .rescaled(&self.spec, &self.settings, rescale.from, rescale.to, at(now));
+                .rescaled(&self.spec, &self.settings, rescale, at(now));
             self.replicas = rescale.to;
         }
         evaluation
@@ -125,8 +125,8 @@ impl Played {
     }
 }
 
-fn reasons(evaluation: &HpaEvaluation) -> [Option<(bool, &'static str)>; 3] {
-    let conditions = &evaluation.conditions;
+fn reasons(history: &HpaHistory) -> [Option<(bool, &'static str)>; 3] {
+    let conditions = history.conditions();
     [
         &conditions.able_to_scale,
         &conditions.scaling_active,
@@ -147,7 +147,7 @@ fn an_average_is_rounded_up_outside_the_tolerance_and_left_alone_inside() {
         (3, "1500m", "333m", 5),
         (2, "3500", "1Ki", 4),
         (4, "0", "1", 1),
-        (4, "-7", "1", 1),
+        (4, "-7", "1", 8),
         (12, "5G", "1", 20),
     ];
     for (replicas, value, target, expected) in cases {
@@ -214,9 +214,9 @@ fn without_a_behavior_the_highest_recommendation_of_five_minutes_holds() {
     let mut played = Played::from(9, spec());
     assert_eq!(played.queue("9", 0), 9);
     assert_eq!(played.queue("6", 15), 9);
-    let held = played.see(vec![series("2")], Vec::new(), 30);
+    assert_eq!(played.queue("2", 30), 9);
     assert_eq!(
-        reasons(&held),
+        reasons(&played.history),
         [
             Some((true, "ScaleDownStabilized")),
             Some((true, "ValidMetricFound")),
@@ -255,10 +255,10 @@ fn a_metric_that_fails_never_lowers_the_count_and_lets_others_raise_it() {
     ];
     for (readings, expected, reason) in cases {
         let mut played = Played::from(4, two.clone());
-        let evaluation = played.see(readings.clone(), Vec::new(), 0);
+        played.see(readings.clone(), Vec::new(), 0);
         assert_eq!(played.replicas, expected, "{readings:?}");
         assert_eq!(
-            reasons(&evaluation)[1].map(|(_, reason)| reason),
+            reasons(&played.history)[1].map(|(_, reason)| reason),
             Some(reason),
             "{readings:?}"
         );
@@ -273,11 +273,11 @@ fn a_failure_says_what_failed_and_touches_nothing_else() {
     assert_eq!((evaluation.desired, &evaluation.rescale), (None, &None));
     assert_eq!(evaluation.values, [None]);
     assert_eq!(
-        evaluation.conditions.scaling_active.unwrap().message,
+        played.history.conditions.scaling_active.unwrap().message,
         "the HPA was unable to compute the replica count: the source is away"
     );
     assert_eq!(
-        evaluation.conditions.scaling_limited.unwrap().reason,
+        played.history.conditions.scaling_limited.unwrap().reason,
         HpaReason::DesiredWithinRange
     );
 }
@@ -302,7 +302,7 @@ fn outside_the_bounds_no_metric_is_looked_at() {
     let mut asleep = Played::from(0, spec());
     let evaluation = asleep.see(vec![series("9")], Vec::new(), 0);
     assert_eq!((evaluation.desired, asleep.replicas), (Some(0), 0));
-    assert_eq!(reasons(&evaluation)[1], Some((false, "ScalingDisabled")));
+    assert_eq!(reasons(&asleep.history)[1], Some((false, "ScalingDisabled")));
 }
 
 #[test]
@@ -314,9 +314,16 @@ fn a_minimum_of_zero_sleeps_and_wakes_by_the_metrics() {
             ..with_behavior(Rules::default(), at_once(Rules::default()))
         },
     );
+    played.settings.scale_to_zero = true;
     assert_eq!(played.queue("0", 0), 0);
     assert_eq!(played.queue("0", 15), 0);
     assert_eq!(played.queue("3", 30), 3);
+    played.replicas = 0;
+    assert_eq!(
+        played.queue("3", 45),
+        0,
+        "this time it was somebody else who put it to sleep"
+    );
 }
 
 #[test]
@@ -329,10 +336,7 @@ fn a_target_that_cannot_be_read_or_has_no_selector_stays() {
         pods: Vec::new(),
     };
     let evaluation = evaluate(&spec(), &settings, &observation, &mut history, at(0));
-    assert_eq!(
-        reasons(&evaluation),
-        [Some((false, "FailedGetScale")), None, None]
-    );
+    assert_eq!(reasons(&history), [Some((false, "FailedGetScale")), None, None]);
     assert_eq!(evaluation.rescale, None);
 
     observation.scale = Ok(Scale {
@@ -342,7 +346,7 @@ fn a_target_that_cannot_be_read_or_has_no_selector_stays() {
     });
     let evaluation = evaluate(&spec(), &settings, &observation, &mut history, at(1));
     assert_eq!(
-        reasons(&evaluation),
+        reasons(&history),
         [
             Some((true, "SucceededGetScale")),
             Some((false, "InvalidSelector")),
@@ -416,6 +420,13 @@ fn a_change_that_did_not_happen_counts_for_no_policy() {
             at(now),
         );
         assert_eq!(evaluation.desired, Some(6), "at {now} s");
+        history.rescale_failed("somebody was faster");
+        let able = history.conditions().able_to_scale.clone().unwrap();
+        assert_eq!((able.status, able.reason), (false, HpaReason::FailedUpdateScale));
+        assert!(
+            able.message
+                .ends_with("unable to update the target scale: somebody was faster")
+        );
     }
 }
 
@@ -427,17 +438,17 @@ fn look_backs_hold_both_directions_to_what_they_agree_on() {
     };
     let mut played = Played::from(4, with_behavior(window(60), window(120)));
     assert_eq!(played.queue("4", 0), 4);
-    let held = played.see(vec![series("8")], Vec::new(), 15);
-    assert_eq!(reasons(&held)[0], Some((true, "ScaleUpStabilized")));
+    assert_eq!(played.queue("8", 15), 4);
+    assert_eq!(reasons(&played.history)[0], Some((true, "ScaleUpStabilized")));
     assert_eq!(played.queue("6", 59), 4);
     assert_eq!(
         played.queue("7", 60),
         6,
         "a recommendation of exactly a minute is forgotten"
     );
-    let held = played.see(vec![series("2")], Vec::new(), 75);
+    played.queue("2", 75);
     assert_eq!(
-        (played.replicas, reasons(&held)[0]),
+        (played.replicas, reasons(&played.history)[0]),
         (6, Some((true, "ScaleDownStabilized")))
     );
     assert_eq!(played.queue("2", 134), 6);

@@ -143,7 +143,7 @@ fn what_makes_a_utilization_unknown_is_said() {
         );
         let evaluation = played.see(vec![reading], pods, 0);
         assert_eq!(evaluation.rescale, None);
-        evaluation.conditions.scaling_active.unwrap().message
+        played.history.conditions.scaling_active.unwrap().message
     };
     let (mut pods, reading) = measured(&[Some("80m"), Some("80m")]);
     pods[1].requests[0].1.clear();
@@ -157,8 +157,22 @@ fn what_makes_a_utilization_unknown_is_said() {
         container: Some("other".into()),
         target: ResourceTarget::Utilization(50),
     };
-    let (pods, reading) = measured(&[Some("80m")]);
-    assert!(failure(pods, reading, other).contains("container other not present in metrics for pod p0"));
+    let (mut pods, mut reading) = measured(&[Some("80m"), Some("80m")]);
+    assert!(failure(pods.clone(), reading.clone(), other.clone()).contains("did not receive metrics"));
+    pods[0].requests[0].0 = "other".into();
+    if let Ok(HpaReading::Pods(usage)) = &mut reading {
+        let used = usage["p0"].containers["main"].clone();
+        usage
+            .get_mut("p0")
+            .unwrap()
+            .containers
+            .insert("other".into(), used);
+    }
+    assert_eq!(
+        failure(pods, reading, other),
+        "the HPA was unable to compute the replica count: failed to get cpu utilization: container other not found \
+         in Pod p1"
+    );
 }
 
 #[test]
