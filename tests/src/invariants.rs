@@ -170,13 +170,20 @@ impl Observed {
         for two in self.replicas.windows(2) {
             self.change(&two[0], &two[1], outages, &mut found);
         }
+        let mut patience = Duration::ZERO;
         for (from, until, mood) in self.moods.spells(end) {
             if let Some(number) = sound(mood) {
+                // Who was just told to wait does not know yet that nobody minds any more.
+                let from = (from + patience).min(until);
                 if number > 0.0 {
                     self.wakes(from, until, outages, &mut found);
                 }
                 self.is_served(from, until, outages, &mut found);
             }
+            patience = match mood {
+                Mood::Throttles(wait) => *wait,
+                _ => Duration::ZERO,
+            };
         }
         for violation in &mut found {
             violation.what = format!("{}: {}", self.name, violation.what);
@@ -453,6 +460,17 @@ mod tests {
         let sleeps = || vec![(0, Mood::Value(0.0)), (20, Mood::Value(1.0))];
         one(&this.broken(sleeps(), &[(0, 0)], |_| {}, &[]), "asleep");
         one(&this.broken(sleeps(), &[(0, 0), (28, 1)], |_| {}, &[]), "asleep");
+    }
+
+    #[test]
+    fn a_source_that_asked_for_patience_gets_it_after_it_forgot() {
+        let this = minute();
+        let moods = |before| vec![(0, before), (20, Mood::Value(1.0))];
+        let late: &[_] = &[(0, 0), (27, 1)];
+        let throttles = Mood::Throttles(Duration::from_secs(3));
+        let found = this.broken(moods(throttles), late, |_| {}, &[]);
+        assert!(found.is_empty(), "{found:?}");
+        one(&this.broken(moods(Mood::Hangs), late, |_| {}, &[]), "asleep");
     }
 
     #[test]

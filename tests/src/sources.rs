@@ -87,9 +87,32 @@ impl Default for Source {
 
 /// A running server; it ends with this value.
 pub struct Sources {
-    address: SocketAddr,
+    shared: Door,
+    own: BTreeMap<String, Door>,
     book: Book,
+}
+
+/// One address at which the server is found.
+struct Door {
+    address: SocketAddr,
     _serve: AbortOnDropHandle<()>,
+}
+
+impl Door {
+    async fn open(book: &Book) -> Result<Self> {
+        let listener = TcpListener::bind((NODE_ADDRESS, 0)).await.with_context(|| {
+            format!("unable to listen on {NODE_ADDRESS}; is this inside the cluster's network?")
+        })?;
+        let address = listener.local_addr().context("reading the port")?;
+        let router = Router::new().fallback(respond).with_state(book.clone());
+        let serve = tokio::spawn(async move {
+            let _ = axum::serve(listener, router).await;
+        });
+        Ok(Self {
+            address,
+            _serve: AbortOnDropHandle::new(serve),
+        })
+    }
 }
 
 // Held for a look or an entry only, never over an await.
@@ -103,26 +126,31 @@ impl Sources {
     /// # Errors
     /// When the address cannot be bound, as outside the cluster's network.
     pub async fn start() -> Result<Self> {
-        let listener = TcpListener::bind((NODE_ADDRESS, 0)).await.with_context(|| {
-            format!("unable to listen on {NODE_ADDRESS}; is this inside the cluster's network?")
-        })?;
-        let address = listener.local_addr().context("reading the port")?;
         let book = Book::default();
-        let router = Router::new().fallback(respond).with_state(book.clone());
-        let serve = tokio::spawn(async move {
-            let _ = axum::serve(listener, router).await;
-        });
         Ok(Self {
-            address,
+            shared: Door::open(&book).await?,
+            own: BTreeMap::new(),
             book,
-            _serve: AbortOnDropHandle::new(serve),
         })
+    }
+
+    /// Gives each of these sources an address of its own: to whoever asks, they are different servers, and what one of
+    /// them wants (as to be left alone) says nothing about the others.
+    ///
+    /// # Errors
+    /// When an address cannot be bound.
+    pub async fn apart(mut self, sources: &[String]) -> Result<Self> {
+        for source in sources {
+            self.own.insert(source.clone(), Door::open(&self.book).await?);
+        }
+        Ok(self)
     }
 
     /// The URL of a source.
     #[must_use]
     pub fn url(&self, source: &str) -> String {
-        format!("http://{}/{source}", self.address)
+        let door = self.own.get(source).unwrap_or(&self.shared);
+        format!("http://{}/{source}", door.address)
     }
 
     /// From now on the source is in this mood.

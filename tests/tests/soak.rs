@@ -32,11 +32,15 @@ fn watched() -> Result<Duration> {
     Ok(Duration::from_secs(seconds))
 }
 
-/// What the random faults follow from: given, or another one each time.
+/// The seed of an ordinary test run: one that once found something. What decides over a change must not be drawn anew for
+/// each run; to look for more is what `cargo xtask soak` is for, which draws.
+const SEED: u64 = 163_591;
+
+/// What the random faults follow from.
 fn seed() -> Result<u64> {
     match std::env::var("DORMOUSE_SOAK_SEED") {
         Ok(text) => text.parse().context("DORMOUSE_SOAK_SEED is no number"),
-        Err(_) => Ok(rand::random_range(0..1_000_000)),
+        Err(_) => Ok(SEED),
     }
 }
 

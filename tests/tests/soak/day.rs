@@ -33,9 +33,9 @@ pub(crate) async fn passes(stage: &Stage, watched: Duration, seed: u64) -> Resul
 }
 
 async fn a_day(stage: &Stage, watched: Duration, seed: u64) -> Result<()> {
-    let sources = Sources::start().await?;
     let plain = (0..PLAIN).map(|index| format!("plain-{index}"));
     let names: Vec<_> = plain.chain((0..AUTHENTICATED).map(authenticated)).collect();
+    let sources = Sources::start().await?.apart(&names).await?;
     let members = names.iter().map(|name| Driver::member(name)).collect();
     let mut world = World::create(stage, &sources, members).await?;
     let fleet = Fleet::new(stage, &sources);
