@@ -5,6 +5,8 @@
 mod keys;
 #[path = "secrets/sources.rs"]
 mod sources;
+#[path = "secrets/users.rs"]
+mod users;
 
 use std::time::{Duration, Instant};
 
@@ -33,6 +35,13 @@ async fn keys_of_queues_rotate_without_a_failed_poll() -> Result<()> {
         "from the change of a Secret to its first use: interval 1 s {fast:?}, interval 30 s {slow:?}, replaced {again:?}"
     );
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn users_of_redis_rotate_without_a_failed_poll() -> Result<()> {
+    let stage = Stage::set("users").await?;
+    users::rotate(&stage).await?;
+    stage.installation_is_clean(&[users::CANARY]).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -40,6 +40,7 @@ async fn a_query_wakes_scales_and_rests_its_target() -> Result<()> {
         all(odd_queries().map(|odd| (odd.name.to_owned(), fails(&stage, &url, odd)))),
     );
     scaling.and(failing)?;
+    tokio::try_join!(below_zero(&stage, &url), beyond_every_integer(&stage, &url))?;
     logs::assert_nothing_denied(&stage.cluster, &stage.installation).await
 }
 
@@ -72,7 +73,7 @@ struct Odd {
     sentence: &'static str,
 }
 
-fn odd_queries() -> [Odd; 4] {
+fn odd_queries() -> [Odd; 5] {
     [
         Odd {
             name: "several",
@@ -88,6 +89,11 @@ fn odd_queries() -> [Odd; 4] {
             name: "not-a-number",
             query: "vector(0) / 0",
             sentence: "prometheus query returns NaN",
+        },
+        Odd {
+            name: "infinite",
+            query: "vector(1) / 0",
+            sentence: "prometheus query returns +Inf",
         },
         Odd {
             name: "no-query",
@@ -109,11 +115,35 @@ async fn fails(stage: &Stage, server: &str, odd: Odd) -> Result<()> {
     let told = stage.metric(odd.name, "s0-prometheus").await;
     ensure!(told.is_err(), "the HPA is told {told:?}");
     ensure!(scaled.counts() == [2], "replicas moved: {:?}", scaled.counts());
-    if matches!(odd.name, "nothing" | "not-a-number") {
+    if matches!(odd.name, "nothing" | "not-a-number" | "infinite") {
         stage
             .scale(odd.name, spec(odd.name, server, odd.query, true))
             .await?;
         scaled.has(0, LATEST).await?;
     }
+    Ok(())
+}
+
+/// Less than nothing is nothing: what ran goes to sleep, and the HPA is told 0.
+async fn below_zero(stage: &Stage, server: &str) -> Result<()> {
+    let (name, query) = ("below-zero", "vector(-3)");
+    let scaled = Scaled::watch(stage, name);
+    stage.apply(podless(name, 2)).await?;
+    stage.scale(name, spec(name, server, query, false)).await?;
+    scaled.is_ready().await?;
+    let value = stage.metric_value(name, "s0-prometheus").await?;
+    ensure!(value == "0", "the HPA is told {value}");
+    scaled.has(0, LATEST).await
+}
+
+/// 2^63 is one more than a metric can say: the HPA is told the most it can, and asks for the most there may be.
+async fn beyond_every_integer(stage: &Stage, server: &str) -> Result<()> {
+    let (name, query) = ("beyond", "vector(9223372036854775808)");
+    let scaled = Scaled::watch(stage, name);
+    stage.apply(podless(name, 0)).await?;
+    stage.scale(name, spec(name, server, query, false)).await?;
+    scaled.has(5, LATEST).await?;
+    let value = stage.metric_value(name, "s0-prometheus").await?;
+    ensure!(value == format!("{}m", i64::MAX), "the HPA is told {value}");
     Ok(())
 }
