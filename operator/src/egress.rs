@@ -12,6 +12,8 @@ use tokio::net::lookup_host;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+use crate::endpoints::ports;
+
 /// API servers rarely move; a new one is refused no later than this after it appeared.
 const REFRESH: Duration = Duration::from_secs(60);
 /// While its addresses could not be read.
@@ -99,12 +101,7 @@ impl ApiServer {
 }
 
 fn addresses(slice: &EndpointSlice) -> BTreeSet<SocketAddr> {
-    let ports: Vec<u16> = slice
-        .ports
-        .iter()
-        .flatten()
-        .filter_map(|port| u16::try_from(port.port?).ok())
-        .collect();
+    let ports = ports(slice);
     let hosts = slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
     hosts
         .filter_map(|host| host.parse().ok())

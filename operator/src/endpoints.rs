@@ -51,16 +51,17 @@ impl SliceEndpoints {
     }
 }
 
+/// The ports of all addresses of a slice.
+pub(crate) fn ports(slice: &EndpointSlice) -> Vec<u16> {
+    let all = slice.ports.iter().flatten();
+    all.filter_map(|port| u16::try_from(port.port?).ok()).collect()
+}
+
 /// The ready addresses of the slices, each once, with the ports of all slices that have it.
 fn ready(slices: Vec<EndpointSlice>) -> Vec<ReadyEndpoint> {
     let mut ports_of: BTreeMap<String, Vec<u16>> = BTreeMap::new();
     for slice in slices {
-        let ports: Vec<u16> = slice
-            .ports
-            .iter()
-            .flatten()
-            .filter_map(|port| u16::try_from(port.port?).ok())
-            .collect();
+        let ports = ports(&slice);
         // Absent means ready: the API says so.
         let is_ready = |conditions: Option<bool>| conditions.unwrap_or(true);
         for endpoint in slice.endpoints {

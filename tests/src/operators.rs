@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
@@ -128,13 +128,9 @@ impl Operators {
     /// # Errors
     /// When the pod has no process here.
     pub async fn kill(&self, pod: &str) -> Result<()> {
-        let process = process_of(pod)?;
-        let pid = process
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
+        let pid = process(pod)?.to_string();
         let status = tokio::process::Command::new("kill")
-            .args(["-9", pid])
+            .args(["-9", &pid])
             .status()
             .await?;
         ensure!(status.success(), "kill -9 {pid} failed");
@@ -170,7 +166,7 @@ impl Operators {
         let names = self.pods().await?.into_iter().filter_map(|pod| pod.metadata.name);
         Ok(names
             .filter_map(|name| {
-                let usage = process_of(&name).and_then(|process| usage(&process)).ok()?;
+                let usage = process(&name).and_then(usage).ok()?;
                 Some((name, usage))
             })
             .collect())
@@ -218,27 +214,30 @@ pub fn is_ready(pod: &Pod) -> bool {
         .any(|one| one.type_ == "Ready" && one.status == "True")
 }
 
-/// `/proc/PID` of the operator in a pod.
-fn process_of(pod: &str) -> Result<PathBuf> {
+/// The process of an operator's pod, on this machine.
+///
+/// # Errors
+/// When none is found, or this machine's processes cannot be listed.
+pub fn process(pod: &str) -> Result<u32> {
     let wanted = format!("POD_NAME={pod}");
-    let is_it = |path: &PathBuf| {
-        let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
-        name.trim() == PROGRAM
-            && fs::read(path.join("environ"))
-                .is_ok_and(|all| all.split(|byte| *byte == 0).any(|one| one == wanted.as_bytes()))
-    };
-    fs::read_dir("/proc")
-        .context("listing /proc")?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| {
-            path.file_name()
-                .is_some_and(|name| name.to_string_lossy().parse::<u32>().is_ok())
-        })
-        .find(is_it)
-        .ok_or_else(|| anyhow!("no process of pod {pod} was found"))
+    for entry in fs::read_dir("/proc").context("listing /proc")? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        let Some(pid) = name.and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        let is_operator = fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim() == PROGRAM);
+        let environment = fs::read(path.join("environ")).unwrap_or_default();
+        let mut variables = environment.split(|byte| *byte == 0);
+        if is_operator && variables.any(|variable| variable == wanted.as_bytes()) {
+            return Ok(pid);
+        }
+    }
+    bail!("no process of pod {pod} was found")
 }
 
-fn usage(process: &std::path::Path) -> Result<Usage> {
+fn usage(pid: u32) -> Result<Usage> {
+    let process = Path::new("/proc").join(pid.to_string());
     let status = fs::read_to_string(process.join("status")).context("reading a process's status")?;
     let field = |name: &str| -> u64 {
         let line = status.lines().find_map(|line| line.strip_prefix(name));

@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::cluster::NODE_ADDRESS;
+use crate::served::listen;
 use crate::sqs::{Queue, REGION, client};
 
 const CONNECTIONS: usize = 1000;
@@ -93,9 +93,7 @@ impl SignedSqs {
     /// # Errors
     /// When the address cannot be bound, as outside the cluster's network.
     pub async fn start() -> Result<Self> {
-        let listener = TcpListener::bind((NODE_ADDRESS, 0)).await.with_context(|| {
-            format!("unable to listen on {NODE_ADDRESS}; is this inside the cluster's network?")
-        })?;
+        let listener = listen().await?;
         let address = listener.local_addr().context("reading the port")?;
         let keys = Keys::default();
         keys.allow(ADMIN.0, ADMIN.1);

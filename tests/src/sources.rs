@@ -3,11 +3,10 @@
 //! What a source answered is the truth that replicas are held against: an operator can know no more than it was told.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
@@ -15,10 +14,8 @@ use axum::http::header::{AUTHORIZATION, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use futures::stream;
-use tokio::net::TcpListener;
-use tokio_util::task::AbortOnDropHandle;
 
-use crate::cluster::NODE_ADDRESS;
+use crate::served::Served;
 
 /// What a source does when it is asked.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,32 +84,14 @@ impl Default for Source {
 
 /// A running server; it ends with this value.
 pub struct Sources {
-    shared: Door,
-    own: BTreeMap<String, Door>,
+    shared: Served,
+    own: BTreeMap<String, Served>,
     book: Book,
 }
 
 /// One address at which the server is found.
-struct Door {
-    address: SocketAddr,
-    _serve: AbortOnDropHandle<()>,
-}
-
-impl Door {
-    async fn open(book: &Book) -> Result<Self> {
-        let listener = TcpListener::bind((NODE_ADDRESS, 0)).await.with_context(|| {
-            format!("unable to listen on {NODE_ADDRESS}; is this inside the cluster's network?")
-        })?;
-        let address = listener.local_addr().context("reading the port")?;
-        let router = Router::new().fallback(respond).with_state(book.clone());
-        let serve = tokio::spawn(async move {
-            let _ = axum::serve(listener, router).await;
-        });
-        Ok(Self {
-            address,
-            _serve: AbortOnDropHandle::new(serve),
-        })
-    }
+async fn door(book: &Book) -> Result<Served> {
+    Served::start(Router::new().fallback(respond).with_state(book.clone())).await
 }
 
 // Held for a look or an entry only, never over an await.
@@ -128,7 +107,7 @@ impl Sources {
     pub async fn start() -> Result<Self> {
         let book = Book::default();
         Ok(Self {
-            shared: Door::open(&book).await?,
+            shared: door(&book).await?,
             own: BTreeMap::new(),
             book,
         })
@@ -141,7 +120,7 @@ impl Sources {
     /// When an address cannot be bound.
     pub async fn apart(mut self, sources: &[String]) -> Result<Self> {
         for source in sources {
-            self.own.insert(source.clone(), Door::open(&self.book).await?);
+            self.own.insert(source.clone(), door(&self.book).await?);
         }
         Ok(self)
     }
@@ -150,7 +129,7 @@ impl Sources {
     #[must_use]
     pub fn url(&self, source: &str) -> String {
         let door = self.own.get(source).unwrap_or(&self.shared);
-        format!("http://{}/{source}", door.address)
+        format!("http://{}/{source}", door.address())
     }
 
     /// From now on the source is in this mood.

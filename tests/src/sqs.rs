@@ -10,10 +10,10 @@ use aws_sdk_sqs::Client;
 use aws_sdk_sqs::config::timeout::TimeoutConfig;
 use aws_sdk_sqs::config::{BehaviorVersion, Region};
 use aws_sdk_sqs::types::{QueueAttributeName, SendMessageBatchRequestEntry};
-use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 
 use crate::cluster::{NODE_ADDRESS, path};
+use crate::served::listen;
 use crate::wait::until;
 
 /// The region everything here is in.
@@ -77,10 +77,7 @@ impl SqsServer {
 /// # Errors
 /// When the node's address is not this machine's, as outside the cluster's network.
 pub async fn free_address() -> Result<SocketAddr> {
-    let listener = TcpListener::bind((NODE_ADDRESS, 0)).await.with_context(|| {
-        format!("unable to listen on {NODE_ADDRESS}; is this inside the cluster's network?")
-    })?;
-    listener.local_addr().context("reading a free port")
+    listen().await?.local_addr().context("reading a free port")
 }
 
 /// A client for a server at `endpoint`; each call has 5 s.

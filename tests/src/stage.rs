@@ -48,11 +48,28 @@ impl Stage {
     pub async fn set(subject: &str) -> Result<Self> {
         let cluster = Cluster::connect().await?;
         let installation = Installation::shared(&cluster).await?;
-        let namespace = Namespace::create(&cluster, subject).await?;
+        Self::beside(&cluster, installation, subject).await
+    }
+
+    /// Installs `installation` and creates a namespace.
+    ///
+    /// # Errors
+    /// As [`set`](Self::set).
+    pub async fn with(installation: Installation, subject: &str) -> Result<Self> {
+        let cluster = Cluster::connect().await?;
+        installation.install(&cluster).await?;
+        Self::beside(&cluster, installation, subject).await
+    }
+
+    /// Creates a namespace beside an installation that is there.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn beside(cluster: &Cluster, installation: Installation, subject: &str) -> Result<Self> {
         Ok(Self {
-            cluster,
+            cluster: cluster.clone(),
             installation,
-            namespace,
+            namespace: Namespace::create(cluster, subject).await?,
         })
     }
 

@@ -4,16 +4,14 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use tokio::net::TcpListener;
-use tokio_util::task::AbortOnDropHandle;
 
-use crate::cluster::NODE_ADDRESS;
+use crate::served::Served;
 
 /// What the next requests are answered with.
 #[derive(Clone, Debug)]
@@ -78,9 +76,8 @@ pub struct Seen {
 
 /// A running server; it ends with this value.
 pub struct Upstream {
-    address: SocketAddr,
+    server: Served,
     script: Arc<Script>,
-    _serve: AbortOnDropHandle<()>,
 }
 
 struct Script {
@@ -97,35 +94,27 @@ impl Upstream {
     /// # Errors
     /// When the address cannot be bound, as outside the cluster's network.
     pub async fn start(answer: Answer) -> Result<Self> {
-        let listener = TcpListener::bind((NODE_ADDRESS, 0)).await.with_context(|| {
-            format!("unable to listen on {NODE_ADDRESS}; is this inside the cluster's network?")
-        })?;
-        let address = listener.local_addr().context("reading the port")?;
         let script = Arc::new(Script {
             answer: Mutex::new(answer),
             seen: Mutex::default(),
         });
         let router = Router::new().fallback(respond).with_state(script.clone());
-        let serve = tokio::spawn(async move {
-            let _ = axum::serve(listener, router).await;
-        });
         Ok(Self {
-            address,
+            server: Served::start(router).await?,
             script,
-            _serve: AbortOnDropHandle::new(serve),
         })
     }
 
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.server.address()
     }
 
     /// The URL of `path`, such as `/metric`.
     #[must_use]
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        format!("http://{}{path}", self.address())
     }
 
     /// From now on, requests get this.

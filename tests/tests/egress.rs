@@ -1,7 +1,6 @@
 //! Triggers that would have the operator go where it must not, on the real cluster. At each forbidden place a server waits
 //! that would be reached if the operator went there, and none of them may ever hear from it.
 
-use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -12,10 +11,8 @@ use axum::extract::Request;
 use axum::response::{IntoResponse, Redirect, Response};
 use dormouse_tests::cluster::NODE_ADDRESS;
 use dormouse_tests::stage::{Leftover, all, podless, scaled_object};
-use dormouse_tests::{Scaled, Stage, logs};
+use dormouse_tests::{Scaled, Served, Stage, logs};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio_util::task::AbortOnDropHandle;
 
 /// What every request would carry.
 const TOKEN: &str = "CANARY-EGRESS-TOKEN-3f81";
@@ -26,17 +23,12 @@ const WATCHED: Duration = Duration::from_secs(6);
 
 /// A server that should never be asked, or only answers with a redirect.
 struct Trap {
-    address: SocketAddr,
+    server: Served,
     seen: Arc<Mutex<Vec<String>>>,
-    _serve: AbortOnDropHandle<()>,
 }
 
 impl Trap {
     async fn set(host: &str, answer: impl Fn() -> Response + Clone + Send + Sync + 'static) -> Result<Self> {
-        let listener = TcpListener::bind((host, 0))
-            .await
-            .with_context(|| format!("unable to listen on {host}; is this inside the cluster's network?"))?;
-        let address = listener.local_addr().context("reading the port")?;
         let seen = Arc::new(Mutex::new(Vec::new()));
         let record = seen.clone();
         let router = Router::new().fallback(move |request: Request| {
@@ -47,18 +39,14 @@ impl Trap {
                 .push(format!("{} {:?}", request.uri(), request.headers()));
             async move { answer() }
         });
-        let serve = tokio::spawn(async move {
-            let _ = axum::serve(listener, router).await;
-        });
         Ok(Self {
-            address,
+            server: Served::at(host, router).await?,
             seen,
-            _serve: AbortOnDropHandle::new(serve),
         })
     }
 
     fn url(&self) -> String {
-        format!("http://{}/depth", self.address)
+        format!("http://{}/depth", self.server.address())
     }
 
     fn seen(&self) -> Vec<String> {
@@ -70,7 +58,7 @@ impl Trap {
 
     fn was_left_alone(&self) -> Result<()> {
         let seen = self.seen();
-        ensure!(seen.is_empty(), "{} was asked: {seen:?}", self.address);
+        ensure!(seen.is_empty(), "{} was asked: {seen:?}", self.server.address());
         Ok(())
     }
 }
@@ -193,9 +181,9 @@ async fn where_no_trigger_may_lead() -> Result<()> {
     );
     let mapped = format!(
         "http://[::ffff:169.254.169.254]:{}/depth",
-        metadata.address.port()
+        metadata.server.address().port()
     );
-    let decimal = format!("http://2852039166:{}/depth", metadata.address.port());
+    let decimal = format!("http://2852039166:{}/depth", metadata.server.address().port());
     let node_port = format!("https://{NODE_ADDRESS}:{port}/healthz");
     let cases = [
         ("metadata", metadata.url(), "a link-local address"),
@@ -256,7 +244,7 @@ async fn whose_credentials_go_where() -> Result<()> {
     let stage = Stage::set("egress-keys").await?;
     keys(&stage).await?;
     let stranger = Trap::set(NODE_ADDRESS, ten).await?;
-    let endpoint = format!("http://{}", stranger.address);
+    let endpoint = format!("http://{}", stranger.server.address());
     let queue = json!({
         "type": "aws-sqs-queue", "authenticationRef": {"name": "operators-own"},
         "metadata": {"queueURL": format!("{endpoint}/1/orders"), "awsRegion": "us-east-1", "awsEndpoint": endpoint},

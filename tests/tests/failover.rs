@@ -1,22 +1,16 @@
 //! Two operators, one of which is lost: killed in the middle of scaling, then asked to stop. The other goes on, replicas
 //! never fall for it, and the HPA is not left without its metric.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use dormouse_api::ScaledObject;
-use dormouse_tests::replicas::{is_ready, kill, leader, pods};
 use dormouse_tests::scaled_object::holds;
 use dormouse_tests::upstream::Answer;
-use dormouse_tests::{Cluster, Installation, Namespace, Timeline, Upstream, until};
+use dormouse_tests::{Cluster, Installation, MetricReads, Namespace, Operators, Timeline, Upstream, until};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use kube::api::DeleteParams;
-use tokio_util::task::AbortOnDropHandle;
 
 const SECOND: Duration = Duration::from_secs(1);
 const COOLDOWN: Duration = Duration::from_secs(12);
@@ -56,18 +50,26 @@ async fn scenario(cluster: &Cluster, pair: &Installation) -> Result<()> {
     replicas
         .reaches("asleep", 30 * SECOND, |count| *count == 0)
         .await?;
-    let reads = MetricReads::start(cluster, namespace.name());
+    // Five times a second.
+    let reads = MetricReads::start(
+        cluster,
+        namespace.name(),
+        &["worker".to_owned()],
+        "s0-metric-api-value",
+        SECOND / 5,
+    );
+    let operators = Operators::of(cluster, pair);
 
     // 40 / 5 = 8 replicas: killed between 0 -> 1 and 8.
     upstream.answer(Answer::value(40.0));
     replicas
         .reaches("0 -> 1", 30 * SECOND, |count| *count >= 1)
         .await?;
-    let killed = leader(cluster, pair).await?;
+    let killed = operators.leader().await?;
     let killed_at = Instant::now();
-    kill(&killed).await?;
+    operators.kill(&killed).await?;
     let next = until("another replica leads", TAKE_OVER + SEEN_LATE, async || {
-        let now = leader(cluster, pair).await?;
+        let now = operators.leader().await?;
         ensure!(now != killed, "{killed} still holds the lease");
         Ok(now)
     })
@@ -87,7 +89,7 @@ async fn scenario(cluster: &Cluster, pair: &Installation) -> Result<()> {
     let late: Vec<_> = reads
         .failed()
         .into_iter()
-        .filter(|at| *at > killed_at + BLIND)
+        .filter(|read| read.began > killed_at + BLIND)
         .collect();
     ensure!(
         late.is_empty(),
@@ -117,26 +119,16 @@ async fn scenario(cluster: &Cluster, pair: &Installation) -> Result<()> {
     replicas
         .reaches("awake again", 30 * SECOND, |count| *count >= 1)
         .await?;
-    until("two pods are ready again", 60 * SECOND, async || {
-        let ready = pods(cluster, pair)
-            .await?
-            .iter()
-            .filter(|pod| is_ready(pod))
-            .count();
-        ensure!(ready == 2, "{ready} are");
-        Ok(())
-    })
-    .await?;
-    let stopped = leader(cluster, pair).await?;
+    operators.are_ready(2, 60 * SECOND).await?;
+    let stopped = operators.leader().await?;
     let before = reads.failed().len();
     let stopped_at = Instant::now();
-    let api: Api<Pod> = Api::namespaced(cluster.client(), pair.namespace());
-    api.delete(&stopped, &DeleteParams::default()).await?;
+    operators.stop(&stopped).await?;
     until(
         "the lease changes hands at once",
         2 * SECOND + SEEN_LATE,
         async || {
-            let now = leader(cluster, pair).await?;
+            let now = operators.leader().await?;
             ensure!(now != stopped, "{stopped} still holds the lease");
             Ok(())
         },
@@ -146,6 +138,7 @@ async fn scenario(cluster: &Cluster, pair: &Installation) -> Result<()> {
         "another replica leads {:?} after {stopped} was told to stop",
         stopped_at.elapsed()
     );
+    let api: Api<Pod> = Api::namespaced(cluster.client(), pair.namespace());
     until("the stopped pod is gone", 60 * SECOND, async || {
         ensure!(api.get_opt(&stopped).await?.is_none(), "it is still there");
         Ok(())
@@ -201,66 +194,4 @@ fn never_fell(replicas: &Timeline<i32>) -> bool {
         .rposition(|count| *count == 0)
         .map_or(&counts[..], |at| &counts[at..]);
     awake.is_sorted()
-}
-
-/// Reads the metric through the API server five times a second, as the HPA controller would, and notes when that fails.
-struct MetricReads {
-    failed: Arc<Mutex<BTreeMap<Instant, String>>>,
-    count: Arc<AtomicUsize>,
-    _task: AbortOnDropHandle<()>,
-}
-
-impl MetricReads {
-    fn start(cluster: &Cluster, namespace: &str) -> Self {
-        let path = format!(
-            "/apis/external.metrics.k8s.io/v1beta1/namespaces/{namespace}/s0-metric-api-value\
-             ?labelSelector=scaledobject.keda.sh%2Fname%3Dworker"
-        );
-        let (failed, count) = (
-            Arc::new(Mutex::new(BTreeMap::new())),
-            Arc::new(AtomicUsize::new(0)),
-        );
-        let (client, noted, counted) = (cluster.client(), failed.clone(), Arc::clone(&count));
-        let task = tokio::spawn(async move {
-            loop {
-                let request = http::Request::get(&path)
-                    .body(Vec::new())
-                    .expect("the path is well formed");
-                let began = Instant::now();
-                let answer = tokio::time::timeout(10 * SECOND, client.request_text(request)).await;
-                let failure = match answer {
-                    Ok(Ok(_)) => None,
-                    Ok(Err(error)) => Some(error.to_string()),
-                    Err(_) => Some("no answer within 10 s".to_owned()),
-                };
-                if let Some(failure) = failure {
-                    eprintln!("metric read failed: {failure}");
-                    noted
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .insert(began, failure);
-                }
-                counted.fetch_add(1, Ordering::Relaxed);
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
-        });
-        Self {
-            failed,
-            count,
-            _task: AbortOnDropHandle::new(task),
-        }
-    }
-
-    fn failed(&self) -> Vec<Instant> {
-        self.failed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .keys()
-            .copied()
-            .collect()
-    }
-
-    fn count(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
-    }
 }

@@ -10,7 +10,7 @@ mod throttled;
 
 use anyhow::Result;
 use dormouse_tests::stage::all;
-use dormouse_tests::{Cluster, Installation, Namespace, Stage};
+use dormouse_tests::{Installation, Stage};
 use futures::future::FutureExt as _;
 use tokio::sync::Mutex;
 
@@ -19,15 +19,7 @@ static ALONE: Mutex<()> = Mutex::const_new(());
 
 /// Two operators, and a namespace.
 async fn stage(subject: &str) -> Result<Stage> {
-    let cluster = Cluster::connect().await?;
-    let installation = Installation::standard().replicas(2);
-    installation.install(&cluster).await?;
-    let namespace = Namespace::create(&cluster, subject).await?;
-    Ok(Stage {
-        cluster,
-        installation,
-        namespace,
-    })
+    Stage::with(Installation::standard().replicas(2), subject).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

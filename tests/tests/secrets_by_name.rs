@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use dormouse_tests::stage::{podless, scaled_object};
 use dormouse_tests::upstream::Answer;
-use dormouse_tests::{Cluster, Installation, Namespace, Scaled, Stage, Upstream, until};
+use dormouse_tests::{Cluster, Installation, Scaled, Stage, Upstream, until};
 use serde_json::{Value, json};
 
 const TOKENS: [&str; 2] = ["CANARY-NARROW-0", "CANARY-NARROW-1"];
@@ -22,11 +22,7 @@ async fn only_named_secrets_are_read_and_followed() -> Result<()> {
 }
 
 async fn scenario(cluster: &Cluster, installation: Installation) -> Result<()> {
-    let stage = Stage {
-        cluster: cluster.clone(),
-        installation,
-        namespace: Namespace::create(cluster, "narrow").await?,
-    };
+    let stage = Stage::beside(cluster, installation, "narrow").await?;
     let operator = "--as=system:serviceaccount:keda:keda-operator";
     let list = ["auth", "can-i", "list", "secrets", operator];
     ensure!(

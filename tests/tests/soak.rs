@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use dormouse_tests::stage::all;
-use dormouse_tests::{Cluster, Installation, Namespace, Stage};
+use dormouse_tests::{Installation, Stage};
 use futures::future::FutureExt as _;
 use tokio::sync::Mutex;
 
@@ -46,17 +46,8 @@ fn seed() -> Result<u64> {
 
 /// Two operators whose certificate lives for a minute, and a namespace.
 async fn stage(subject: &str) -> Result<Stage> {
-    let cluster = Cluster::connect().await?;
-    let installation = Installation::standard()
-        .replicas(2)
-        .set("extraArgs.keda.cert-validity=60s");
-    installation.install(&cluster).await?;
-    let namespace = Namespace::create(&cluster, subject).await?;
-    Ok(Stage {
-        cluster,
-        installation,
-        namespace,
-    })
+    let short = "extraArgs.keda.cert-validity=60s";
+    Stage::with(Installation::standard().replicas(2).set(short), subject).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -64,11 +55,7 @@ async fn certificates_rotate_and_every_source_of_a_namespace_fails() -> Result<(
     let _alone = ALONE.lock().await;
     let stage = stage("rotation").await?;
     rotation::begin_with_a_short_one(&stage).await?;
-    let failing = Stage {
-        namespace: Namespace::create(&stage.cluster, "failing").await?,
-        cluster: stage.cluster.clone(),
-        installation: stage.installation.clone(),
-    };
+    let failing = Stage::beside(&stage.cluster, stage.installation.clone(), "failing").await?;
     all([
         (
             "rotation".to_owned(),

@@ -3,11 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use dormouse_tests::replicas::{kill, leader};
-use dormouse_tests::{Cluster, Installation, until};
-use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
-use kube::api::DeleteParams;
+use dormouse_tests::{Operators, until};
 use tokio::time::Instant;
 
 use crate::objects::{Field, Item, Tally};
@@ -44,31 +40,29 @@ const AFTERMATH: Duration = Duration::from_secs(5);
 /// can put right.
 pub(crate) async fn lose(
     loss: Loss,
-    cluster: &Cluster,
-    pair: &Installation,
+    operators: &Operators,
     field: &Field,
     awake: &Tally,
     fallen: &[Item],
     probe: &Probe,
 ) -> Result<Cost> {
-    let lost = leader(cluster, pair).await?;
+    let lost = operators.leader().await?;
     let at = Instant::now();
     match loss {
         Loss::Killed => {
-            kill(&lost).await?;
+            operators.kill(&lost).await?;
             field.put_to_sleep(fallen).await?;
         }
         Loss::Stopped => {
             field.put_to_sleep(fallen).await?;
-            let api: Api<Pod> = Api::namespaced(cluster.client(), pair.namespace());
-            api.delete(&lost, &DeleteParams::default()).await?;
+            operators.stop(&lost).await?;
         }
     }
     // What is decided after the last look that still showed the old leader, the new one decided.
     let mut held = at;
     until("another replica leads", TAKE_OVER, async || {
         let looked = Instant::now();
-        let now = leader(cluster, pair).await?;
+        let now = operators.leader().await?;
         if now == lost {
             held = looked;
         }

@@ -1,16 +1,13 @@
 //! The event source that all objects ask: each at a path of its own, so that no two ask the same question.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use axum::Router;
 use axum::extract::{Path, State};
-use dormouse_tests::cluster::NODE_ADDRESS;
-use tokio::net::TcpListener;
-use tokio_util::task::AbortOnDropHandle;
+use dormouse_tests::Served;
 
 /// Objects that are answered and counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,35 +39,26 @@ struct Script {
 
 /// A running source; it ends with this value.
 pub(crate) struct Source {
-    address: SocketAddr,
+    server: Served,
     script: Arc<Script>,
-    _serve: AbortOnDropHandle<()>,
 }
 
 impl Source {
     /// Starts it on the node's address; every value is 0.
     pub(crate) async fn start() -> Result<Self> {
-        let listener = TcpListener::bind((NODE_ADDRESS, 0)).await.with_context(|| {
-            format!("unable to listen on {NODE_ADDRESS}; is this inside the cluster's network?")
-        })?;
-        let address = listener.local_addr().context("reading the port")?;
         let script = Arc::new(Script::default());
         let router = Router::new()
             .route("/{group}/{object}", axum::routing::get(answer))
             .with_state(script.clone());
-        let serve = tokio::spawn(async move {
-            let _ = axum::serve(listener, router).await;
-        });
         Ok(Self {
-            address,
+            server: Served::start(router).await?,
             script,
-            _serve: AbortOnDropHandle::new(serve),
         })
     }
 
     /// What the object with this name asks.
     pub(crate) fn url(&self, group: Group, object: &str) -> String {
-        format!("http://{}/{}/{object}", self.address, group.name())
+        format!("http://{}/{}/{object}", self.server.address(), group.name())
     }
 
     /// From now on every object reads `value`.

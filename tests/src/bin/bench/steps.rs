@@ -5,8 +5,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use dormouse_tests::replicas::{is_ready, leader, pods, process};
-use dormouse_tests::{Cluster, Installation, until};
+use dormouse_tests::operators::{is_ready, process};
+use dormouse_tests::{Cluster, Installation, Operators, until};
 use jiff::Timestamp;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep};
@@ -37,6 +37,7 @@ const FALLEN: usize = 20;
 struct Bench<'a> {
     cluster: &'a Cluster,
     pair: Installation,
+    operators: Operators,
     field: &'a Field,
     source: Source,
     items: Vec<Item>,
@@ -81,6 +82,7 @@ pub(crate) async fn all(cluster: &Cluster, arguments: &Arguments, figures: &mut 
     let field = Field::new(cluster).await?;
     let mut bench = Bench {
         cluster,
+        operators: Operators::of(cluster, &pair),
         pair,
         field: &field,
         source: Source::start().await?,
@@ -141,13 +143,13 @@ impl Bench<'_> {
             "two replicas are ready, one of them leads",
             deadline,
             async || {
-                let pods = pods(self.cluster, &self.pair).await?;
+                let pods = self.operators.pods().await?;
                 ensure!(
                     pods.len() == 2 && pods.iter().all(is_ready),
                     "{} pods",
                     pods.len()
                 );
-                let leader = leader(self.cluster, &self.pair).await?;
+                let leader = self.operators.leader().await?;
                 let mut found = Vec::new();
                 for pod in &pods {
                     let name = pod.metadata.name.as_deref().unwrap_or_default();
@@ -386,7 +388,7 @@ impl Bench<'_> {
         let paths = read.map(|item| path(self.field.namespace.name(), item)).collect();
         let probe = Probe::start(self.cluster, paths);
         sleep(3 * SECOND).await;
-        let cost = lose(loss, self.cluster, &self.pair, self.field, awake, &fallen, &probe).await?;
+        let cost = lose(loss, &self.operators, self.field, awake, &fallen, &probe).await?;
         let all = cost.all_decisions.map_or("not all".to_owned(), |all| {
             format!("all {:.2}", all.as_secs_f64())
         });
