@@ -1,0 +1,134 @@
+//! What the interceptor is told on its command line and by its environment. Each flag has the name of its environment
+//! variable, which is the add-on's; names that the add-on had before still work.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use clap::{ArgAction, Args};
+use dormouse_kubernetes::Namespaces;
+use dormouse_runtime::telemetry::{Encoder, LogLevel, TimeEncoding};
+use dormouse_translate::duration;
+use ipnet::IpNet;
+
+/// `dormouse interceptor`
+#[derive(Args, Clone, Debug)]
+pub struct InterceptorArgs {
+    /// Port for requests.
+    #[arg(long, env = "KEDA_HTTP_PROXY_PORT", default_value_t = 8080)]
+    pub proxy_port: u16,
+    /// Port for /queue, /livez and /readyz.
+    #[arg(long, env = "KEDA_HTTP_ADMIN_PORT", default_value_t = 9090)]
+    pub admin_port: u16,
+    /// Port for /metrics.
+    #[arg(long, env = "OTEL_PROM_EXPORTER_PORT", default_value_t = 2223)]
+    pub metrics_port: u16,
+    /// Address to listen on.
+    #[arg(long, default_value_t = IpAddr::V6(Ipv6Addr::UNSPECIFIED))]
+    pub bind: IpAddr,
+    /// Threads that carry requests; one per processor unless given.
+    #[arg(long)]
+    pub data_threads: Option<NonZeroUsize>,
+    /// Namespaces whose routes are served, separated by commas; empty for all.
+    #[arg(long, env = "KEDA_HTTP_WATCH_NAMESPACE", default_value = "")]
+    pub watch_namespace: Namespaces,
+    /// Let routes claim a host that a route of another namespace claimed first.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
+    pub hosts_across_namespaces: bool,
+
+    /// How long a request waits for a ready pod; 0s for no bound but --max-hold.
+    #[arg(long, env = "KEDA_HTTP_READINESS_TIMEOUT", default_value = "0s", value_parser = period)]
+    pub readiness_timeout: Duration,
+    /// The same under its former name, which wins where it is set.
+    #[arg(long, env = "KEDA_CONDITION_WAIT_TIMEOUT", hide = true, value_parser = period)]
+    pub condition_wait_timeout: Option<Duration>,
+    /// How long a whole request may take; 0s for no bound.
+    #[arg(long, env = "KEDA_HTTP_REQUEST_TIMEOUT", default_value = "0s", value_parser = period)]
+    pub request_timeout: Duration,
+    /// How long a pod may take to begin its response; 0s for no bound.
+    #[arg(long, env = "KEDA_HTTP_RESPONSE_HEADER_TIMEOUT", default_value = "300s", value_parser = period)]
+    pub response_header_timeout: Duration,
+    /// The same under its former name, which wins where it is set.
+    #[arg(long, env = "KEDA_RESPONSE_HEADER_TIMEOUT", hide = true, value_parser = period)]
+    pub former_response_header_timeout: Option<Duration>,
+    /// One attempt to connect to a pod.
+    #[arg(long, env = "KEDA_HTTP_CONNECT_TIMEOUT", default_value = "500ms", value_parser = period)]
+    pub connect_timeout: Duration,
+    /// Ends the wait for a ready pod where nothing else does.
+    #[arg(long, default_value = "15m", value_parser = period)]
+    pub max_hold: Duration,
+
+    /// Requests of one route that wait, where the route sets no bound; 0 for the default of 10,000.
+    #[arg(long, env = "KEDA_HTTP_COLD_START_MAX_PENDING_REQUESTS", default_value_t = 0)]
+    pub cold_start_max_pending_requests: u32,
+    /// Requests of all routes that wait.
+    #[arg(long, default_value_t = 20_000)]
+    pub max_pending_requests: u32,
+    /// Connections of clients.
+    #[arg(long, default_value_t = 32_768)]
+    pub max_connections: usize,
+    /// Say by X-KEDA-HTTP-Cold-Start whether a request had to wait.
+    #[arg(long, env = "KEDA_HTTP_ENABLE_COLD_START_HEADER", action = ArgAction::Set, default_value_t = true)]
+    pub enable_cold_start_header: bool,
+    /// Networks whose X-Forwarded headers are believed, separated by commas; all unless given.
+    #[arg(long, value_delimiter = ',')]
+    pub trusted_proxies: Option<Vec<IpNet>>,
+
+    /// How long requests are still taken after the process was told to stop.
+    #[arg(long, env = "KEDA_HTTP_SHUTDOWN_DELAY", default_value = "5s", value_parser = period)]
+    pub shutdown_delay: Duration,
+    /// How long requests may then take to end; 0s for no bound but --max-hold.
+    #[arg(long, env = "KEDA_HTTP_DRAIN_TIMEOUT", default_value = "30s", value_parser = period)]
+    pub drain_timeout: Duration,
+
+    /// Headless Service of the operators, as host:port.
+    #[arg(long, default_value = "keda-operator-demand.keda.svc:9091")]
+    pub operators: String,
+    /// Log level: debug, info, error or a number.
+    #[arg(long, default_value = "info")]
+    pub zap_log_level: LogLevel,
+    /// Log format: console or json.
+    #[arg(long, default_value = "console")]
+    pub zap_encoder: Encoder,
+    /// Time format of the log.
+    #[arg(long, default_value = "rfc3339")]
+    pub zap_time_encoding: TimeEncoding,
+}
+
+fn period(text: &str) -> Result<Duration, String> {
+    duration(text).ok_or_else(|| format!("{text:?} is no duration: forms such as 500ms, 30s and 1m30s are accepted"))
+}
+
+impl InterceptorArgs {
+    /// The data plane as it is asked for.
+    #[must_use]
+    pub fn proxy(&self) -> dormouse_proxy::Config {
+        let mut config = dormouse_proxy::Config::new(SocketAddr::new(self.bind, self.proxy_port));
+        if let Some(threads) = self.data_threads {
+            config.threads = threads;
+        }
+        config.bounds.connections = self.max_connections;
+        config.bounds.pending = self.max_pending_requests;
+        if self.cold_start_max_pending_requests > 0 {
+            config.bounds.pending_per_route = self.cold_start_max_pending_requests;
+        }
+        let timeouts = &mut config.timeouts;
+        let former = |former: Option<Duration>, own| former.filter(|former| !former.is_zero()).unwrap_or(own);
+        timeouts.readiness = bound(former(self.condition_wait_timeout, self.readiness_timeout));
+        timeouts.request = bound(self.request_timeout);
+        timeouts.response_header = bound(former(
+            self.former_response_header_timeout,
+            self.response_header_timeout,
+        ));
+        timeouts.connect = self.connect_timeout;
+        timeouts.max_hold = self.max_hold;
+        config.trusted_proxies = self.trusted_proxies.clone();
+        config.cold_start_header = self.enable_cold_start_header;
+        config
+    }
+}
+
+/// `0s` is no bound.
+fn bound(time: Duration) -> Option<Duration> {
+    (!time.is_zero()).then_some(time)
+}

@@ -1,0 +1,247 @@
+//! From a Service port to where its requests go.
+//!
+//! ```text
+//! ServicePort (of a route) + Service + its EndpointSlices ──resolve──> Backend, or why there is none
+//! ```
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use dormouse_core::endpoints::{Conditions, Endpoint, EndpointSet, PodKey};
+use dormouse_core::routes::settings::{Port, ServicePort};
+
+use crate::slim::{EndpointSlice, Service, SliceEndpoint};
+
+/// What is spoken at the application's port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AppProtocol {
+    /// HTTP/1.1 in clear.
+    #[default]
+    Http1,
+    /// HTTP/2 in clear, known beforehand.
+    H2c,
+    /// TLS, in which ALPN decides.
+    Tls,
+}
+
+/// Where the requests of a Service port go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// The addresses behind it.
+    pub endpoints: EndpointSet,
+    /// What is spoken there.
+    pub protocol: AppProtocol,
+    /// The Service's own address and port, where it has one.
+    pub cluster: Option<SocketAddr>,
+}
+
+/// Why a Service port leads nowhere.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unresolved {
+    /// There is no such Service.
+    #[error("Service {service:?} does not exist in namespace {namespace:?}")]
+    NoService {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        service: String,
+    },
+    /// The Service has other ports.
+    #[error("{wanted} is no port of that Service; it has {known}")]
+    NoPort {
+        /// The Service and the port that was wanted.
+        wanted: String,
+        /// Those it has.
+        known: String,
+    },
+    /// The Service is a name in DNS and has no endpoints.
+    #[error("Service {service:?} is of type ExternalName, which is not accepted")]
+    ExternalName {
+        /// Its name.
+        service: String,
+    },
+}
+
+/// Finds the port of a Service and gathers what its slices say about it.
+///
+/// # Errors
+/// The Service or the port is not there, or it leads out of the cluster.
+pub fn resolve(
+    wanted: &ServicePort,
+    service: Option<&Service>,
+    slices: &[Arc<EndpointSlice>],
+) -> Result<Backend, Unresolved> {
+    let name = wanted.service.to_string();
+    let Some(service) = service else {
+        let namespace = wanted.namespace.to_string();
+        return Err(Unresolved::NoService { namespace, service: name });
+    };
+    if service.spec.type_ == "ExternalName" {
+        return Err(Unresolved::ExternalName { service: name });
+    }
+    let is_wanted = |number: u16, named: &str| match &wanted.port {
+        Port::Number(port) => port.get() == number,
+        Port::Name(port) => **port == *named,
+    };
+    let ports = &service.spec.ports;
+    let Some(port) = ports.iter().find(|port| is_wanted(port.port, &port.name)) else {
+        let known: Vec<_> = ports.iter().map(|port| format!("{} {:?}", port.port, port.name)).collect();
+        return Err(Unresolved::NoPort {
+            wanted: wanted.to_string(),
+            known: known.join(", "),
+        });
+    };
+    let endpoints = slices.iter().flat_map(|slice| {
+        let numbers = slice.ports.iter().flatten().filter(|own| own.name.as_deref().unwrap_or_default() == port.name);
+        let number = numbers.filter_map(|own| u16::try_from(own.port?).ok()).next();
+        let of = move |endpoint| Some(of_slice(&wanted.namespace, endpoint, number?)?);
+        slice.endpoints.iter().filter_map(of)
+    });
+    // Empty while it is not assigned, and `None` where there is none.
+    let address = service.spec.cluster_ip.parse::<IpAddr>().ok();
+    Ok(Backend {
+        endpoints: EndpointSet::new(endpoints, service.spec.publish_not_ready_addresses),
+        protocol: protocol(port.app_protocol.as_deref()),
+        cluster: address.map(|address| SocketAddr::new(address, port.port)),
+    })
+}
+
+fn of_slice(namespace: &Arc<str>, endpoint: &SliceEndpoint, port: u16) -> Option<Endpoint> {
+    // All but the first are to be ignored: the API says so.
+    let address = endpoint.addresses.first()?.parse().ok()?;
+    let owner = endpoint.target_ref.as_ref();
+    // Whoever may write slices must not make the interceptor believe that another namespace's pod is its own.
+    let pod = owner.filter(|owner| owner.kind == "Pod" && *owner.namespace == **namespace);
+    let pod = pod.map(|owner| PodKey {
+        namespace: Arc::clone(namespace),
+        name: owner.name.as_str().into(),
+        uid: owner.uid.as_str().into(),
+    });
+    let conditions = Conditions {
+        ready: endpoint.conditions.ready,
+        serving: endpoint.conditions.serving,
+        terminating: endpoint.conditions.terminating,
+    };
+    Some(Endpoint::new(SocketAddr::new(address, port), pod, conditions))
+}
+
+fn protocol(app_protocol: Option<&str>) -> AppProtocol {
+    match app_protocol {
+        Some("kubernetes.io/h2c" | "h2c" | "grpc") => AppProtocol::H2c,
+        Some("https" | "kubernetes.io/https" | "tls") => AppProtocol::Tls,
+        _ => AppProtocol::Http1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU16;
+
+    use dormouse_core::endpoints::Standing;
+    use serde_json::json;
+
+    use super::*;
+
+    fn wanted(port: Port) -> ServicePort {
+        ServicePort {
+            namespace: "shop".into(),
+            service: "web".into(),
+            port,
+        }
+    }
+
+    fn number(port: u16) -> ServicePort {
+        wanted(Port::Number(NonZeroU16::new(port).unwrap()))
+    }
+
+    fn service(spec: serde_json::Value) -> Service {
+        serde_json::from_value(json!({"metadata": {"name": "web", "namespace": "shop"}, "spec": spec})).unwrap()
+    }
+
+    fn slice(ports: serde_json::Value, endpoints: serde_json::Value) -> Arc<EndpointSlice> {
+        let slice = json!({"metadata": {"name": "web-1", "namespace": "shop"}, "ports": ports, "endpoints": endpoints});
+        Arc::new(serde_json::from_value(slice).unwrap())
+    }
+
+    fn pod(address: &str, name: &str, namespace: &str, ready: bool) -> serde_json::Value {
+        json!({
+            "addresses": [address, "10.9.9.9"], "conditions": {"ready": ready, "serving": ready},
+            "targetRef": {"kind": "Pod", "namespace": namespace, "name": name, "uid": format!("uid-{name}")},
+        })
+    }
+
+    #[test]
+    fn a_port_is_found_by_number_or_name_and_leads_to_the_slices_port_of_that_name() {
+        let service = service(json!({
+            "type": "ClusterIP", "clusterIP": "10.96.0.7",
+            "ports": [{"name": "admin", "port": 81}, {"name": "http", "port": 80, "appProtocol": "kubernetes.io/h2c"}],
+        }));
+        let slices = [slice(
+            json!([{"name": "http", "port": 8080}, {"name": "admin", "port": 9000}]),
+            json!([pod("10.0.0.1", "a", "shop", true), pod("10.0.0.2", "b", "shop", false)]),
+        )];
+        for wanted in [number(80), wanted(Port::Name("http".into()))] {
+            let backend = resolve(&wanted, Some(&service), &slices).unwrap();
+            let seen: Vec<_> = backend
+                .endpoints
+                .iter()
+                .map(|(endpoint, standing)| (endpoint.address.to_string(), standing))
+                .collect();
+            assert_eq!(
+                seen,
+                [
+                    ("10.0.0.1:8080".to_owned(), Standing::Ready),
+                    ("10.0.0.2:8080".to_owned(), Standing::Starting)
+                ]
+            );
+            assert_eq!(backend.protocol, AppProtocol::H2c);
+            assert_eq!(backend.cluster, Some("10.96.0.7:80".parse().unwrap()));
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let service = service(json!({"ports": [{"name": "http", "port": 80}]}));
+        let error = resolve(&number(80), None, &[]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "Service \"web\" does not exist in namespace \"shop\""
+        );
+        let error = resolve(&number(8080), Some(&service), &[]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "shop/web:8080 is no port of that Service; it has 80 \"http\""
+        );
+        let outside = self::service(json!({"type": "ExternalName", "ports": [{"port": 80}]}));
+        let error = resolve(&number(80), Some(&outside), &[]).unwrap_err();
+        assert!(matches!(error, Unresolved::ExternalName { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_slice_without_the_port_has_no_endpoints_for_it() {
+        let service = service(json!({"clusterIP": "None", "ports": [{"name": "http", "port": 80}]}));
+        let slices = [slice(
+            json!([{"name": "admin", "port": 9000}]),
+            json!([pod("10.0.0.1", "a", "shop", true)]),
+        )];
+        let backend = resolve(&number(80), Some(&service), &slices).unwrap();
+        assert_eq!(backend.endpoints.iter().count(), 0);
+        assert_eq!(backend.cluster, None);
+    }
+
+    #[test]
+    fn an_address_that_is_said_to_be_anothers_pod_is_never_probed() {
+        let service = service(json!({"ports": [{"port": 80}]}));
+        let slices = [slice(
+            json!([{"port": 8080}]),
+            json!([pod("10.0.0.1", "a", "bank", false), pod("10.0.0.2", "b", "bank", true)]),
+        )];
+        let backend = resolve(&number(80), Some(&service), &slices).unwrap();
+        let seen: Vec<_> = backend
+            .endpoints
+            .iter()
+            .map(|(endpoint, standing)| (endpoint.pod.clone(), standing))
+            .collect();
+        assert_eq!(seen, [(None, Standing::Unusable), (None, Standing::Ready)]);
+    }
+}

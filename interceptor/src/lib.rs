@@ -1,0 +1,21 @@
+//! The interceptor as a process: what the cluster says goes into the data plane, what the data plane holds is reported to
+//! the operators.
+//!
+//! ```text
+//! InterceptorRoutes ──translate──> table of routes ──┐
+//! Services, EndpointSlices ──────> endpoint sets ────┼──> dormouse-proxy ──> demand snapshots ──> reporter ──> operators
+//! labelled ConfigMaps ───────────> bodies ───────────┘          ^                                    │
+//!                                                               └── probe specs, holds ──────────────┘
+//! ```
+
+mod args;
+mod backend;
+mod backends;
+mod pages;
+mod queue;
+mod routes;
+mod run;
+mod slim;
+
+pub use args::InterceptorArgs;
+pub use run::run;

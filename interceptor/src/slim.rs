@@ -1,0 +1,148 @@
+//! Services and EndpointSlices as far as the interceptor reads them: there may be thousands of each.
+
+use std::borrow::Cow;
+
+use dormouse_kubernetes::slim::lean;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1 as full;
+use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use serde::Deserialize;
+
+/// A Service.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+pub struct Service {
+    /// Its name and namespace.
+    #[serde(default, deserialize_with = "lean")]
+    pub metadata: ObjectMeta,
+    /// Where it leads.
+    #[serde(default)]
+    pub spec: ServiceSpec,
+}
+
+/// The part of a Service's spec that is read.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ServiceSpec {
+    /// `ClusterIP`, `NodePort`, `LoadBalancer` or `ExternalName`.
+    #[serde(rename = "type")]
+    pub type_: String,
+    /// Its own address; empty or `None` where it has none.
+    #[serde(rename = "clusterIP")]
+    pub cluster_ip: String,
+    /// Whether its slices call every address ready.
+    pub publish_not_ready_addresses: bool,
+    /// Its ports.
+    pub ports: Vec<ServicePort>,
+}
+
+/// A port of a Service.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ServicePort {
+    /// Its name; empty where the only port has none.
+    pub name: String,
+    /// Its number.
+    pub port: u16,
+    /// What is spoken there, such as `kubernetes.io/h2c`.
+    pub app_protocol: Option<String>,
+}
+
+/// A part of the addresses behind a Service.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+pub struct EndpointSlice {
+    /// Its name, namespace and, as a label, its Service.
+    #[serde(default, deserialize_with = "lean")]
+    pub metadata: ObjectMeta,
+    /// The addresses.
+    #[serde(default)]
+    pub endpoints: Vec<SliceEndpoint>,
+    /// The ports that all of them have.
+    #[serde(default)]
+    pub ports: Option<Vec<SlicePort>>,
+}
+
+/// One endpoint of a slice.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SliceEndpoint {
+    /// Its addresses, of which all but the first are to be ignored.
+    pub addresses: Vec<String>,
+    /// What may be done with it.
+    pub conditions: SliceConditions,
+    /// What it belongs to.
+    pub target_ref: Option<TargetRef>,
+}
+
+/// The conditions of an endpoint.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct SliceConditions {
+    /// May it get requests.
+    pub ready: Option<bool>,
+    /// Does it answer.
+    pub serving: Option<bool>,
+    /// Is it on its way out.
+    pub terminating: Option<bool>,
+}
+
+/// What an endpoint belongs to.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct TargetRef {
+    /// `Pod`, mostly.
+    pub kind: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+}
+
+/// A port of a slice.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct SlicePort {
+    /// The name of the Service's port.
+    pub name: Option<String>,
+    /// The number at the addresses.
+    pub port: Option<i32>,
+}
+
+macro_rules! resource {
+    ($slim:ty, $full:ty) => {
+        impl Resource for $slim {
+            type DynamicType = ();
+            type Scope = NamespaceResourceScope;
+
+            fn kind((): &()) -> Cow<'_, str> {
+                <$full>::kind(&())
+            }
+
+            fn group((): &()) -> Cow<'_, str> {
+                <$full>::group(&())
+            }
+
+            fn version((): &()) -> Cow<'_, str> {
+                <$full>::version(&())
+            }
+
+            fn plural((): &()) -> Cow<'_, str> {
+                <$full>::plural(&())
+            }
+
+            fn meta(&self) -> &ObjectMeta {
+                &self.metadata
+            }
+
+            fn meta_mut(&mut self) -> &mut ObjectMeta {
+                &mut self.metadata
+            }
+        }
+    };
+}
+
+resource!(Service, full::Service);
+resource!(EndpointSlice, discovery::EndpointSlice);
