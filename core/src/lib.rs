@@ -11,6 +11,7 @@
 
 pub mod decision;
 pub mod demand;
+pub mod endpoints;
 pub mod fallback;
 pub mod hpa;
 pub mod metric_name;
