@@ -11,7 +11,6 @@
 
 mod book;
 mod rate;
-mod route_key;
 mod totals;
 
 use std::collections::BTreeMap;
@@ -19,7 +18,7 @@ use std::sync::Arc;
 
 pub use book::{DemandBook, MOST_ROUTES, SILENCE};
 pub use rate::RateWindow;
-pub use route_key::RouteKey;
+pub use crate::routes::RouteKey;
 pub use totals::{Demand, Totals, Unknown};
 
 /// What one interceptor holds for one route.

@@ -96,7 +96,8 @@ pub struct InterceptorArgs {
 }
 
 fn period(text: &str) -> Result<Duration, String> {
-    duration(text).ok_or_else(|| format!("{text:?} is no duration: forms such as 500ms, 30s and 1m30s are accepted"))
+    duration(text)
+        .ok_or_else(|| format!("{text:?} is no duration: forms such as 500ms, 30s and 1m30s are accepted"))
 }
 
 impl InterceptorArgs {
@@ -125,6 +126,14 @@ impl InterceptorArgs {
         config.trusted_proxies = self.trusted_proxies.clone();
         config.cold_start_header = self.enable_cold_start_header;
         config
+    }
+}
+
+impl InterceptorArgs {
+    /// How long requests may take to end once no new ones are taken.
+    #[must_use]
+    pub fn drain(&self) -> Duration {
+        bound(self.drain_timeout).unwrap_or(self.max_hold)
     }
 }
 

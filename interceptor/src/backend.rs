@@ -9,20 +9,9 @@ use std::sync::Arc;
 
 use dormouse_core::endpoints::{Conditions, Endpoint, EndpointSet, PodKey};
 use dormouse_core::routes::settings::{Port, ServicePort};
+use dormouse_proxy::Protocol;
 
 use crate::slim::{EndpointSlice, Service, SliceEndpoint};
-
-/// What is spoken at the application's port.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AppProtocol {
-    /// HTTP/1.1 in clear.
-    #[default]
-    Http1,
-    /// HTTP/2 in clear, known beforehand.
-    H2c,
-    /// TLS, in which ALPN decides.
-    Tls,
-}
 
 /// Where the requests of a Service port go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +19,7 @@ pub struct Backend {
     /// The addresses behind it.
     pub endpoints: EndpointSet,
     /// What is spoken there.
-    pub protocol: AppProtocol,
+    pub protocol: Protocol,
     /// The Service's own address and port, where it has one.
     pub cluster: Option<SocketAddr>,
 }
@@ -74,7 +63,10 @@ pub fn resolve(
     let name = wanted.service.to_string();
     let Some(service) = service else {
         let namespace = wanted.namespace.to_string();
-        return Err(Unresolved::NoService { namespace, service: name });
+        return Err(Unresolved::NoService {
+            namespace,
+            service: name,
+        });
     };
     if service.spec.type_ == "ExternalName" {
         return Err(Unresolved::ExternalName { service: name });
@@ -85,14 +77,21 @@ pub fn resolve(
     };
     let ports = &service.spec.ports;
     let Some(port) = ports.iter().find(|port| is_wanted(port.port, &port.name)) else {
-        let known: Vec<_> = ports.iter().map(|port| format!("{} {:?}", port.port, port.name)).collect();
+        let known: Vec<_> = ports
+            .iter()
+            .map(|port| format!("{} {:?}", port.port, port.name))
+            .collect();
         return Err(Unresolved::NoPort {
             wanted: wanted.to_string(),
             known: known.join(", "),
         });
     };
     let endpoints = slices.iter().flat_map(|slice| {
-        let numbers = slice.ports.iter().flatten().filter(|own| own.name.as_deref().unwrap_or_default() == port.name);
+        let numbers = slice
+            .ports
+            .iter()
+            .flatten()
+            .filter(|own| own.name.as_deref().unwrap_or_default() == port.name);
         let number = numbers.filter_map(|own| u16::try_from(own.port?).ok()).next();
         let of = move |endpoint| Some(of_slice(&wanted.namespace, endpoint, number?)?);
         slice.endpoints.iter().filter_map(of)
@@ -125,11 +124,10 @@ fn of_slice(namespace: &Arc<str>, endpoint: &SliceEndpoint, port: u16) -> Option
     Some(Endpoint::new(SocketAddr::new(address, port), pod, conditions))
 }
 
-fn protocol(app_protocol: Option<&str>) -> AppProtocol {
+fn protocol(app_protocol: Option<&str>) -> Protocol {
     match app_protocol {
-        Some("kubernetes.io/h2c" | "h2c" | "grpc") => AppProtocol::H2c,
-        Some("https" | "kubernetes.io/https" | "tls") => AppProtocol::Tls,
-        _ => AppProtocol::Http1,
+        Some("kubernetes.io/h2c") => Protocol::H2c,
+        _ => Protocol::Http1,
     }
 }
 
@@ -155,7 +153,8 @@ mod tests {
     }
 
     fn service(spec: serde_json::Value) -> Service {
-        serde_json::from_value(json!({"metadata": {"name": "web", "namespace": "shop"}, "spec": spec})).unwrap()
+        serde_json::from_value(json!({"metadata": {"name": "web", "namespace": "shop"}, "spec": spec}))
+            .unwrap()
     }
 
     fn slice(ports: serde_json::Value, endpoints: serde_json::Value) -> Arc<EndpointSlice> {
@@ -178,7 +177,10 @@ mod tests {
         }));
         let slices = [slice(
             json!([{"name": "http", "port": 8080}, {"name": "admin", "port": 9000}]),
-            json!([pod("10.0.0.1", "a", "shop", true), pod("10.0.0.2", "b", "shop", false)]),
+            json!([
+                pod("10.0.0.1", "a", "shop", true),
+                pod("10.0.0.2", "b", "shop", false)
+            ]),
         )];
         for wanted in [number(80), wanted(Port::Name("http".into()))] {
             let backend = resolve(&wanted, Some(&service), &slices).unwrap();
@@ -194,7 +196,7 @@ mod tests {
                     ("10.0.0.2:8080".to_owned(), Standing::Starting)
                 ]
             );
-            assert_eq!(backend.protocol, AppProtocol::H2c);
+            assert_eq!(backend.protocol, Protocol::H2c);
             assert_eq!(backend.cluster, Some("10.96.0.7:80".parse().unwrap()));
         }
     }
@@ -234,7 +236,10 @@ mod tests {
         let service = service(json!({"ports": [{"port": 80}]}));
         let slices = [slice(
             json!([{"port": 8080}]),
-            json!([pod("10.0.0.1", "a", "bank", false), pod("10.0.0.2", "b", "bank", true)]),
+            json!([
+                pod("10.0.0.1", "a", "bank", false),
+                pod("10.0.0.2", "b", "bank", true)
+            ]),
         )];
         let backend = resolve(&number(80), Some(&service), &slices).unwrap();
         let seen: Vec<_> = backend

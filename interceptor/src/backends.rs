@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dormouse_core::routes::settings::ServicePort;
-use dormouse_kubernetes::{Change, ObjectKey, Watch, Watched};
+use dormouse_kubernetes::{Change, ObjectKey, Watch};
 
 use crate::backend::{Backend, Unresolved, resolve};
 use crate::slim::{EndpointSlice, Service};
@@ -62,13 +62,21 @@ impl Backends {
         let before = std::mem::replace(&mut book.wanted, wanted);
         for (key, ports) in &book.wanted {
             let known = before.get(key);
-            let new = ports.iter().filter(|port| known.is_none_or(|known| !known.contains(*port)));
+            let new = ports
+                .iter()
+                .filter(|port| known.is_none_or(|known| !known.contains(*port)));
             new.for_each(|port| self.tell(&book, key, port));
         }
     }
 
     fn tell(&self, book: &Book, key: &ObjectKey, port: &ServicePort) {
-        let slices: Vec<_> = book.slices.get(key).into_iter().flat_map(BTreeMap::values).cloned().collect();
+        let slices: Vec<_> = book
+            .slices
+            .get(key)
+            .into_iter()
+            .flat_map(BTreeMap::values)
+            .cloned()
+            .collect();
         let service = book.services.get(key).map(Arc::as_ref);
         (self.shared.publish)(port, resolve(port, service, &slices));
     }
@@ -122,12 +130,4 @@ impl Backends {
         }
         self.tell_all(&book, &service);
     }
-}
-
-/// The stores behind it, which tell when everything was listed once.
-pub(crate) struct Followed {
-    /// Of Services.
-    pub(crate) services: Watched<Service>,
-    /// Of EndpointSlices.
-    pub(crate) slices: Watched<EndpointSlice>,
 }

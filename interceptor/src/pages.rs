@@ -74,7 +74,13 @@ pub(crate) fn follow(watch: Watch<ConfigMap>, proxy: Arc<Proxy>) -> Watch<Config
 }
 
 fn values(map: &ConfigMap) -> BTreeMap<String, Bytes> {
-    let texts = map.data.iter().map(|(key, text)| (key.clone(), Bytes::from(text.clone())));
-    let rest = map.binary_data.iter().map(|(key, bytes)| (key.clone(), Bytes::from(bytes.0.clone())));
+    let texts = map
+        .data
+        .iter()
+        .map(|(key, text)| (key.clone(), Bytes::from(text.clone())));
+    let rest = map
+        .binary_data
+        .iter()
+        .map(|(key, bytes)| (key.clone(), Bytes::from(bytes.0.clone())));
     texts.chain(rest).collect()
 }

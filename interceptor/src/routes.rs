@@ -56,7 +56,12 @@ impl Routes {
         self.backends.want(wanted(&candidates));
         let count = candidates.len();
         let conflicts = self.proxy.set_routes(candidates, self.options);
-        info!(routes = count, conflicts = conflicts.len(), refused = told.len(), "routes changed");
+        info!(
+            routes = count,
+            conflicts = conflicts.len(),
+            refused = told.len(),
+            "routes changed"
+        );
     }
 }
 

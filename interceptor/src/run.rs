@@ -12,10 +12,10 @@ use dormouse_api::InterceptorRoute;
 use dormouse_core::routes::BuildOptions;
 use dormouse_kubernetes::{Cluster, Watch};
 use dormouse_proxy::Proxy;
-use dormouse_runtime::admin::{self, Ready, Readiness};
+use dormouse_runtime::Metrics;
+use dormouse_runtime::admin::{self, Readiness, Ready};
 use dormouse_runtime::shutdown::{self, Supervisor};
 use dormouse_runtime::telemetry::{self, LogOptions};
-use dormouse_runtime::Metrics;
 use futures::future::join_all;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -63,11 +63,17 @@ pub async fn run(args: InterceptorArgs) -> anyhow::Result<()> {
         admin::serve(admin_listener, health, last.clone().cancelled_owned()),
     );
     let page = admin::metrics(metrics.clone());
-    supervisor.spawn_last("metrics", admin::serve(metrics_listener, page, last.cancelled_owned()));
+    supervisor.spawn_last(
+        "metrics",
+        admin::serve(metrics_listener, page, last.cancelled_owned()),
+    );
 
     let serving = readiness.check("serving");
     watch(&args, &cluster, &proxy, &readiness, &mut supervisor);
-    supervisor.spawn("requests", serve(args.clone(), proxy.clone(), serving, supervisor.token()));
+    supervisor.spawn(
+        "requests",
+        serve(args.clone(), proxy.clone(), serving, supervisor.token()),
+    );
     info!(version = VERSION, address = %proxy.address(), "interceptor started");
     let grace = args.shutdown_delay + args.drain() + shutdown::LAST_GRACE;
     supervisor.run(stop, grace).await?;
@@ -106,7 +112,9 @@ fn watch(
     }));
     let changed = Arc::new(Notify::new());
     let notify = changed.clone();
-    let (services, follow_services) = backends.follow_services(Watch::<Service>::within(client, scope)).start();
+    let (services, follow_services) = backends
+        .follow_services(Watch::<Service>::within(client, scope))
+        .start();
     let (slices, follow_slices) = backends
         .follow_slices(Watch::<EndpointSlice>::within(client, scope))
         .start();
@@ -132,7 +140,12 @@ fn watch(
         Box::pin(follow_routes),
         Box::pin(routes.follow()),
         Box::pin(async move {
-            tokio::join!(watched.synced(), services.synced(), slices.synced(), maps.synced());
+            tokio::join!(
+                watched.synced(),
+                services.synced(),
+                slices.synced(),
+                maps.synced()
+            );
             synced.set(true);
             std::future::pending().await
         }),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -50,7 +50,8 @@ pub struct Drained {
 pub struct Proxy {
     shared: Arc<Shared>,
     address: SocketAddr,
-    threads: Vec<DataThread>,
+    /// Taken by the drain.
+    threads: Mutex<Vec<DataThread>>,
 }
 
 impl Proxy {
@@ -78,7 +79,7 @@ impl Proxy {
         Ok(Self {
             shared,
             address,
-            threads,
+            threads: Mutex::new(threads),
         })
     }
 
@@ -145,14 +146,17 @@ impl Proxy {
         }
     }
 
-    /// Takes no more connections, lets requests end until the deadline, cuts what is left, and stops.
-    pub async fn drain(mut self, deadline: Duration) -> Drained {
+    /// Takes no more connections, lets requests end until the deadline, cuts what is left, and stops. There is nothing left
+    /// to drain for whoever calls it again.
+    pub async fn drain(&self, deadline: Duration) -> Drained {
         let deadline = Instant::now() + deadline;
-        for thread in &mut self.threads {
+        let mut threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in &mut threads {
             thread.begin_drain(deadline);
         }
         let mut cut = 0;
-        for thread in self.threads {
+        for thread in threads {
             cut += thread.drained().await;
         }
         Drained { cut }

@@ -26,7 +26,7 @@ pub use objects::{Objects, ObjectsError};
 pub use parameters::{Resolved, Resolver};
 pub use policy::policy;
 pub use resources::resources;
-pub use route::{RouteRefusal, route};
+pub use route::{RouteRefusal, duration, route};
 pub use triggers::{TriggerPlan, triggers};
 
 /// What the user wrote cannot be run. The message is for the Ready condition and the Event.

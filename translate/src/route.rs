@@ -185,8 +185,9 @@ fn timeouts(spec: &dormouse_api::Timeouts, faults: &mut Faults) -> Timeouts {
     }
 }
 
-/// A span of time as Go reads it: unlike in the metadata of triggers, a number needs its unit.
-fn duration(text: &str) -> Option<Duration> {
+/// A span of time as Go reads it: unlike in the metadata of triggers, a number needs its unit. `None` for anything else.
+#[must_use]
+pub fn duration(text: &str) -> Option<Duration> {
     if text != "0" && text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
