@@ -241,7 +241,7 @@ impl Engine {
             spec,
             policy,
             triggers,
-            ports,
+            target: ports.target,
             journal: self.shared.journal.clone(),
             leadership: self.shared.leadership.clone(),
             now: self.shared.settings.now.clone(),

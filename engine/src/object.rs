@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 use crate::board::{MetricError, Served, Slot};
 use crate::engine::Clock;
 use crate::ports::{
-    Acted, CHANGED, Journal, Leadership, PortError, Ports, TargetState, TickOutcome, TickReport, TriggerRead,
+    Acted, CHANGED, Journal, Leadership, PortError, Target, TargetState, TickOutcome, TickReport, TriggerRead,
 };
 use crate::reader::Fault;
 use crate::source::{Answer, Source};
@@ -99,7 +99,7 @@ pub(crate) struct Object {
     pub(crate) spec: ObjectSpec,
     pub(crate) policy: ScalePolicy,
     pub(crate) triggers: Vec<LiveTrigger>,
-    pub(crate) ports: Ports,
+    pub(crate) target: Arc<dyn Target>,
     pub(crate) memory: Arc<Memory>,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) leadership: Arc<dyn Leadership>,
@@ -185,7 +185,7 @@ impl Object {
     }
 
     pub(crate) async fn observe(&self, waking: bool) -> Result<TargetState, PortError> {
-        let state = within_deadline(self.ports.target.observe(waking)).await?;
+        let state = within_deadline(self.target.observe(waking)).await?;
         self.memory.replicas.store(state.replicas, Ordering::Relaxed);
         Ok(state)
     }
@@ -262,7 +262,7 @@ impl Object {
             return None;
         }
         let waking = matches!(record.decision.action, Action::Activate { .. });
-        let result = within_deadline(self.ports.target.set_replicas(to, seen, waking)).await;
+        let result = within_deadline(self.target.set_replicas(to, seen, waking)).await;
         if result.is_ok() {
             self.memory.replicas.store(to, Ordering::Relaxed);
         }
@@ -347,7 +347,7 @@ impl Object {
         };
         let ready = match policy.target.kind {
             TargetKind::AverageValue => 0,
-            TargetKind::Value => within_deadline(self.ports.target.ready_replicas())
+            TargetKind::Value => within_deadline(self.target.ready_replicas())
                 .await
                 .map_err(failing)?,
         };
