@@ -16,9 +16,9 @@ mod totals;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub use crate::routes::RouteKey;
 pub use book::{DemandBook, MOST_ROUTES, SILENCE};
 pub use rate::RateWindow;
-pub use crate::routes::RouteKey;
 pub use totals::{Demand, Totals, Unknown};
 
 /// What one interceptor holds for one route.

@@ -35,7 +35,7 @@ struct Page {
     version: Option<String>,
     /// When what somebody else wrote was last put right.
     repaired: Option<Instant>,
-    written: Value,
+    written: ScaledObjectStatus,
     wanted: ScaledObjectStatus,
 }
 
@@ -77,12 +77,11 @@ impl StatusBook {
         let is_of_another =
             |page: &tokio::sync::Mutex<Page>| page.try_lock().is_ok_and(|page| page.uid != uid);
         if pages.get(key).is_none_or(|page| is_of_another(page)) {
-            let written = serde_json::to_value(status).unwrap_or_default();
             let page = Page {
                 uid: uid.to_owned(),
                 version: version.map(str::to_owned),
                 repaired: None,
-                written,
+                written: status.clone(),
                 wanted: status.clone(),
             };
             pages.insert(key.clone(), Arc::new(tokio::sync::Mutex::new(page)));
@@ -119,12 +118,11 @@ impl StatusBook {
         let before = page.wanted.clone();
         change(&mut page.wanted);
         let after = page.wanted.clone();
-        let wanted = serde_json::to_value(&after).unwrap_or_default();
         let mut failed = None;
-        if let Some(patch) = merge_patch(&page.written, &wanted) {
+        if let Some(patch) = difference(&page.written, &after) {
             match self.write(key, patch).await {
                 Ok(version) => {
-                    page.written = wanted;
+                    page.written = after.clone();
                     page.version = version;
                 }
                 Err(error) => failed = Some(error),
@@ -160,9 +158,8 @@ impl StatusBook {
             return Ok(None);
         }
         page.version = object.resource_version();
-        page.written = serde_json::to_value(object.status.clone().unwrap_or_default()).unwrap_or_default();
-        let wanted = serde_json::to_value(&page.wanted).unwrap_or_default();
-        let Some(patch) = merge_patch(&page.written, &wanted) else {
+        page.written = object.status.clone().unwrap_or_default();
+        let Some(patch) = difference(&page.written, &page.wanted) else {
             return Ok(None);
         };
         let wait = page
@@ -175,7 +172,7 @@ impl StatusBook {
         page.repaired = Some(Instant::now());
         debug!(object = %key, "somebody else changed the status, writing it again");
         page.version = self.write(key, patch).await?;
-        page.written = wanted;
+        page.written = page.wanted.clone();
         Ok(None)
     }
 
@@ -202,6 +199,15 @@ impl StatusBook {
             .await
             .map(|written| written.resource_version())
     }
+}
+
+/// The patch from one status to another, if they differ.
+fn difference(from: &ScaledObjectStatus, to: &ScaledObjectStatus) -> Option<Value> {
+    if from == to {
+        return None;
+    }
+    let value = |status| serde_json::to_value(status).unwrap_or_default();
+    merge_patch(&value(from), &value(to))
 }
 
 /// Whether `seen` is an older version than `known`. API servers count versions up; where one does not, everything is news.

@@ -1,13 +1,14 @@
 //! An SQS server that checks signatures, with keys that come and go while it runs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use http::header::AUTHORIZATION;
+use http::HeaderValue;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use hyper::body::Incoming;
 use hyper::service::Service as _;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -17,6 +18,7 @@ use rustack_auth::credentials::CredentialProvider;
 use rustack_sqs_core::config::SqsConfig;
 use rustack_sqs_core::handler::RustackSqsHandler;
 use rustack_sqs_core::provider::RustackSqs;
+use rustack_sqs_http::body::SqsResponseBody;
 use rustack_sqs_http::service::{SqsHttpConfig, SqsHttpService};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -47,6 +49,7 @@ pub struct Seen {
 #[derive(Clone, Default)]
 pub struct Keys {
     secrets: Arc<Mutex<HashMap<String, String>>>,
+    throttled: Arc<Mutex<HashSet<String>>>,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
@@ -63,6 +66,16 @@ impl Keys {
     /// From now on, requests signed with this key are refused.
     pub fn revoke(&self, id: &str) {
         lock(&self.secrets).remove(id);
+    }
+
+    /// From now on, requests signed with this key are told that they are too many.
+    pub fn throttle(&self, id: &str) {
+        lock(&self.throttled).insert(id.to_owned());
+    }
+
+    /// Ends [`throttle`](Self::throttle).
+    pub fn relent(&self, id: &str) {
+        lock(&self.throttled).remove(id);
     }
 
     /// The requests answered so far, at most 10,000.
@@ -162,9 +175,10 @@ pub async fn serve(listener: TcpListener, keys: Keys, region: String) -> Result<
         let (service, keys) = (service.clone(), keys.clone());
         let respond = hyper::service::service_fn(move |request: http::Request<Incoming>| {
             let (key, at, keys) = (signer(&request), Instant::now(), keys.clone());
+            let is_throttled = lock(&keys.throttled).contains(&key);
             let answer = service.call(request);
             async move {
-                let response = answer.await?;
+                let response = if is_throttled { too_many() } else { answer.await? };
                 let mut seen = lock(&keys.seen);
                 if seen.len() < SEEN_KEPT {
                     let accepted = response.status().is_success();
@@ -188,6 +202,21 @@ pub async fn serve(listener: TcpListener, keys: Keys, region: String) -> Result<
         });
     }
     Ok(())
+}
+
+/// What SQS says to an account that asks more often than it may.
+fn too_many() -> http::Response<SqsResponseBody> {
+    let body = br#"{"__type":"com.amazonaws.sqs#RequestThrottled","message":"The request was denied due to request throttling."}"#;
+    let mut response = http::Response::new(SqsResponseBody::from_json(body.to_vec()));
+    *response.status_mut() = http::StatusCode::BAD_REQUEST;
+    let headers = response.headers_mut();
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("application/x-amz-json-1.0"),
+    );
+    let code = HeaderValue::from_static("RequestThrottled;Sender");
+    headers.insert("x-amzn-query-error", code);
+    response
 }
 
 /// The ID of the key in `Authorization: AWS4-HMAC-SHA256 Credential=ID/date/...`.

@@ -3,10 +3,14 @@
 
 #[path = "faults/cut_off.rs"]
 mod cut_off;
+#[path = "faults/jailed.rs"]
+mod jailed;
 #[path = "faults/misbehaving.rs"]
 mod misbehaving;
 #[path = "faults/throttled.rs"]
 mod throttled;
+#[path = "faults/throttled_queues.rs"]
+mod throttled_queues;
 
 use anyhow::Result;
 use dormouse_tests::stage::all;
@@ -35,6 +39,10 @@ async fn sources_that_misbehave_harm_nobody_else() -> Result<()> {
             "throttled".to_owned(),
             throttled::per_account(&stage).boxed_local(),
         ),
+        (
+            "throttled queues".to_owned(),
+            throttled_queues::harm_no_other_account(&stage).boxed_local(),
+        ),
     ])
     .await
 }
@@ -44,4 +52,11 @@ async fn the_api_server_is_cut_off_for_a_minute() -> Result<()> {
     let _alone = ALONE.lock().await;
     let stage = stage("cut-off").await?;
     cut_off::and_all_go_on(&stage).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_api_server_asks_for_patience() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let stage = stage("jailed").await?;
+    jailed::and_obeys(&stage).await
 }
