@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use dormouse_interceptor::InterceptorArgs;
 use dormouse_operator::{OperatorArgs, ReleaseArgs};
 
 /// An event-driven autoscaler for Kubernetes: any workload from 0 to N and back.
@@ -18,6 +19,8 @@ struct Cli {
 enum Command {
     /// Run the operator: it watches ScaledObjects, scales their targets and serves the external metrics API.
     Operator(Box<OperatorArgs>),
+    /// Run the interceptor: it takes HTTP requests, holds those whose application sleeps, and passes them on.
+    Interceptor(Box<InterceptorArgs>),
     /// Before an uninstall: stop the operator and take its finalizer off every object, so that nothing is stuck later.
     Release(ReleaseArgs),
 }
@@ -26,6 +29,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = runtime().and_then(|runtime| match cli.command {
         Command::Operator(args) => runtime.block_on(dormouse_operator::run(*args)),
+        Command::Interceptor(args) => runtime.block_on(dormouse_interceptor::run(*args)),
         Command::Release(args) => runtime.block_on(dormouse_operator::release(args)),
     });
     match result {

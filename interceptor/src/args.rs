@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args};
@@ -10,6 +11,8 @@ use dormouse_kubernetes::Namespaces;
 use dormouse_runtime::telemetry::{Encoder, LogLevel, TimeEncoding};
 use dormouse_translate::duration;
 use ipnet::IpNet;
+
+use crate::reporter::Access;
 
 /// `dormouse interceptor`
 #[derive(Args, Clone, Debug)]
@@ -82,8 +85,17 @@ pub struct InterceptorArgs {
     pub drain_timeout: Duration,
 
     /// Headless Service of the operators, as host:port.
-    #[arg(long, default_value = "keda-operator-demand.keda.svc:9091")]
+    #[arg(long, default_value = "keda-operator-demand.keda.svc:9091", value_parser = host_and_port)]
     pub operators: String,
+    /// Name that the operators' certificate bears; the host of --operators unless given.
+    #[arg(long)]
+    pub operators_name: Option<String>,
+    /// File with the only authorities whose certificates operators may have; without it, they are spoken to in the clear.
+    #[arg(long)]
+    pub operators_ca_file: Option<PathBuf>,
+    /// File with the token by which operators know this pod; without it, none is sent.
+    #[arg(long)]
+    pub operators_token_file: Option<PathBuf>,
     /// Log level: debug, info, error or a number.
     #[arg(long, default_value = "info")]
     pub zap_log_level: LogLevel,
@@ -93,11 +105,6 @@ pub struct InterceptorArgs {
     /// Time format of the log.
     #[arg(long, default_value = "rfc3339")]
     pub zap_time_encoding: TimeEncoding,
-}
-
-fn period(text: &str) -> Result<Duration, String> {
-    duration(text)
-        .ok_or_else(|| format!("{text:?} is no duration: forms such as 500ms, 30s and 1m30s are accepted"))
 }
 
 impl InterceptorArgs {
@@ -127,17 +134,147 @@ impl InterceptorArgs {
         config.cold_start_header = self.enable_cold_start_header;
         config
     }
-}
 
-impl InterceptorArgs {
     /// How long requests may take to end once no new ones are taken.
     #[must_use]
     pub fn drain(&self) -> Duration {
         bound(self.drain_timeout).unwrap_or(self.max_hold)
+    }
+
+    /// How operators are known, and how they know this process.
+    pub(crate) fn access(&self) -> Access {
+        let host = self.operators.rsplit_once(':').map(|(host, _)| host.to_owned());
+        Access {
+            name: self.operators_name.clone().or(host).unwrap_or_default(),
+            ca_file: self.operators_ca_file.clone(),
+            token_file: self.operators_token_file.clone(),
+        }
+    }
+}
+
+/// A value of a flag.
+fn period(text: &str) -> Result<Duration, String> {
+    duration(text)
+        .ok_or_else(|| format!("{text:?} is no duration: forms such as 500ms, 30s and 1m30s are accepted"))
+}
+
+/// A value of a flag.
+fn host_and_port(text: &str) -> Result<String, String> {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(text.to_owned()),
+        _ => Err(format!("{text:?} is no address: one such as operators.keda.svc:9091 is accepted")),
     }
 }
 
 /// `0s` is no bound.
 fn bound(time: Duration) -> Option<Duration> {
     (!time.is_zero()).then_some(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        interceptor: InterceptorArgs,
+    }
+
+    fn parse(flags: &[&str]) -> InterceptorArgs {
+        let flags = ["dormouse"].iter().chain(flags);
+        Cli::try_parse_from(flags).unwrap().interceptor
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_defaults_are_the_add_ons() {
+        let args = parse(&[]);
+        let config = args.proxy();
+        assert_eq!((args.proxy_port, args.admin_port, args.metrics_port), (8080, 9090, 2223));
+        assert_eq!(config.listen, "[::]:8080".parse().unwrap());
+        let timeouts = config.timeouts;
+        assert_eq!((timeouts.readiness, timeouts.request), (None, None));
+        assert_eq!(timeouts.response_header, Some(Duration::from_secs(300)));
+        assert_eq!(timeouts.connect, Duration::from_millis(500));
+        assert_eq!(config.bounds.pending_per_route, 10_000);
+        assert!(config.cold_start_header);
+        assert_eq!((args.shutdown_delay, args.drain()), (Duration::from_secs(5), Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn a_time_of_0_is_no_bound() {
+        let args = parse(&[
+            "--response-header-timeout=0s",
+            "--drain-timeout=0s",
+            "--max-hold=10m",
+            "--readiness-timeout=1m30s",
+        ]);
+        let timeouts = args.proxy().timeouts;
+        assert_eq!(timeouts.response_header, None);
+        assert_eq!(timeouts.readiness, Some(Duration::from_secs(90)));
+        assert_eq!(args.drain(), Duration::from_secs(600), "something has to end it");
+    }
+
+    #[test]
+    fn a_former_name_wins_where_it_is_set() {
+        let args = parse(&["--readiness-timeout=1s", "--condition-wait-timeout=2s"]);
+        assert_eq!(args.proxy().timeouts.readiness, Some(Duration::from_secs(2)));
+        let args = parse(&["--readiness-timeout=1s", "--condition-wait-timeout=0s"]);
+        assert_eq!(args.proxy().timeouts.readiness, Some(Duration::from_secs(1)));
+        let args = parse(&["--former-response-header-timeout=2s"]);
+        assert_eq!(args.proxy().timeouts.response_header, Some(Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn every_setting_of_the_add_on_that_there_is_has_its_name_in_the_environment() {
+        let command = Cli::command();
+        let names: Vec<_> = command
+            .get_arguments()
+            .filter_map(|flag| flag.get_env()?.to_str())
+            .collect();
+        for name in [
+            "KEDA_CONDITION_WAIT_TIMEOUT",
+            "KEDA_HTTP_ADMIN_PORT",
+            "KEDA_HTTP_COLD_START_MAX_PENDING_REQUESTS",
+            "KEDA_HTTP_CONNECT_TIMEOUT",
+            "KEDA_HTTP_DRAIN_TIMEOUT",
+            "KEDA_HTTP_ENABLE_COLD_START_HEADER",
+            "KEDA_HTTP_PROXY_PORT",
+            "KEDA_HTTP_READINESS_TIMEOUT",
+            "KEDA_HTTP_REQUEST_TIMEOUT",
+            "KEDA_HTTP_RESPONSE_HEADER_TIMEOUT",
+            "KEDA_HTTP_SHUTDOWN_DELAY",
+            "KEDA_HTTP_WATCH_NAMESPACE",
+            "KEDA_RESPONSE_HEADER_TIMEOUT",
+            "OTEL_PROM_EXPORTER_PORT",
+        ] {
+            assert!(names.contains(&name), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_what_is_accepted() {
+        for (flag, accepted) in [
+            ("--request-timeout=5", "500ms"),
+            ("--operators=operators.keda.svc", "operators.keda.svc:9091"),
+            ("--operators=:9091", "operators.keda.svc:9091"),
+        ] {
+            let error = Cli::try_parse_from(["dormouse", flag]).unwrap_err().to_string();
+            assert!(error.contains(accepted), "{error}");
+        }
+    }
+
+    #[test]
+    fn operators_are_called_by_the_services_name_unless_told_otherwise() {
+        assert_eq!(parse(&[]).access().name, "keda-operator-demand.keda.svc");
+        let args = parse(&["--operators=10.0.0.1:9091", "--operators-name=keda-operator.keda.svc"]);
+        assert_eq!(args.access().name, "keda-operator.keda.svc");
+    }
 }

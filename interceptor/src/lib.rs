@@ -13,6 +13,7 @@ mod backend;
 mod backends;
 mod pages;
 mod queue;
+mod reporter;
 mod routes;
 mod run;
 mod slim;

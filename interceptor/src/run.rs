@@ -6,27 +6,30 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use dormouse_api::InterceptorRoute;
 use dormouse_core::routes::BuildOptions;
 use dormouse_kubernetes::{Cluster, Watch};
-use dormouse_proxy::Proxy;
+use dormouse_proxy::{Protocol, Proxy};
 use dormouse_runtime::Metrics;
 use dormouse_runtime::admin::{self, Readiness, Ready};
 use dormouse_runtime::shutdown::{self, Supervisor};
 use dormouse_runtime::telemetry::{self, LogOptions};
-use futures::future::join_all;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{debug, info};
 
 use crate::args::InterceptorArgs;
 use crate::backends::Backends;
 use crate::pages::{self, ConfigMap};
 use crate::queue;
+use crate::reporter::Reporter;
 use crate::routes::Routes;
 use crate::slim::{EndpointSlice, Service};
 
@@ -69,14 +72,24 @@ pub async fn run(args: InterceptorArgs) -> anyhow::Result<()> {
     );
 
     let serving = readiness.check("serving");
-    watch(&args, &cluster, &proxy, &readiness, &mut supervisor);
-    supervisor.spawn(
-        "requests",
-        serve(args.clone(), proxy.clone(), serving, supervisor.token()),
+    let endpoints_changed = Arc::new(Notify::new());
+    let reporter = Reporter::new(proxy.clone(), args.access(), endpoints_changed.clone());
+    // After the requests: the last report is that nothing is held any more.
+    let end = supervisor.last_token();
+    supervisor.spawn_last("reports", reporter.run(args.operators.clone(), end));
+    follow_cluster(
+        &args,
+        &cluster,
+        &proxy,
+        endpoints_changed,
+        &readiness,
+        &mut supervisor,
     );
     info!(version = VERSION, address = %proxy.address(), "interceptor started");
-    let grace = args.shutdown_delay + args.drain() + shutdown::LAST_GRACE;
-    supervisor.run(stop, grace).await?;
+    let (delay, drain) = (args.shutdown_delay, args.drain());
+    let stopping = supervisor.token();
+    supervisor.spawn("requests", serve(proxy, serving, stopping, delay, drain));
+    supervisor.run(stop, delay + drain + shutdown::LAST_GRACE).await?;
     Ok(())
 }
 
@@ -85,33 +98,46 @@ async fn bind(address: SocketAddr, what: &str) -> anyhow::Result<TcpListener> {
     bound.with_context(|| format!("unable to listen on {address} for {what}"))
 }
 
-/// Takes requests until the process stops, and then lets those under way end.
-async fn serve(args: InterceptorArgs, proxy: Arc<Proxy>, serving: Ready, stopping: CancellationToken) {
+/// Takes requests until the process stops and for `delay` after that, and then lets those under way end for as long as
+/// `drain`.
+async fn serve(
+    proxy: Arc<Proxy>,
+    serving: Ready,
+    stopping: CancellationToken,
+    delay: Duration,
+    drain: Duration,
+) {
     serving.set(true);
     stopping.cancelled().await;
     serving.set(false);
     // Whoever still believes in this pod sends requests until every node has heard otherwise.
-    sleep(args.shutdown_delay).await;
-    let drained = proxy.drain(args.drain()).await;
+    sleep(delay).await;
+    let drained = proxy.drain(drain).await;
     info!(cut = drained.cut, "drained");
 }
 
-/// Has the data plane follow what the cluster says.
-fn watch(
+/// Has the data plane follow what the cluster says, to the end: requests that are held during the drain still wait for
+/// endpoints.
+fn follow_cluster(
     args: &InterceptorArgs,
     cluster: &Cluster,
     proxy: &Arc<Proxy>,
+    endpoints_changed: Arc<Notify>,
     readiness: &Readiness,
     supervisor: &mut Supervisor,
 ) {
     let (client, scope) = (&cluster.client, &args.watch_namespace);
     let told = proxy.clone();
-    let backends = Backends::new(Box::new(move |port, backend| match backend {
-        Ok(backend) => told.set_endpoints(port, Some(&backend.endpoints), backend.protocol),
-        Err(_) => told.set_endpoints(port, None, Default::default()),
+    let backends = Backends::new(Box::new(move |port, backend| {
+        match backend {
+            Ok(backend) => told.set_endpoints(port, Some(&backend.endpoints), backend.protocol),
+            Err(why) => {
+                debug!(%port, %why, "a Service port leads nowhere");
+                told.set_endpoints(port, None, Protocol::default());
+            }
+        }
+        endpoints_changed.notify_one();
     }));
-    let changed = Arc::new(Notify::new());
-    let notify = changed.clone();
     let (services, follow_services) = backends
         .follow_services(Watch::<Service>::within(client, scope))
         .start();
@@ -119,39 +145,43 @@ fn watch(
         .follow_slices(Watch::<EndpointSlice>::within(client, scope))
         .start();
     let (maps, follow_maps) = pages::follow(Watch::<ConfigMap>::within(client, scope), proxy.clone()).start();
-    let (watched, follow_routes) = Watch::<InterceptorRoute>::within(client, scope)
+    let changed = Arc::new(Notify::new());
+    let notify = changed.clone();
+    let (watched, follow_objects) = Watch::<InterceptorRoute>::within(client, scope)
         .on_change(move |_, _| notify.notify_one())
         .start();
-    let options = BuildOptions {
-        hosts_across_namespaces: args.hosts_across_namespaces,
-    };
     let routes = Routes {
         watched: watched.clone(),
         changed,
         proxy: proxy.clone(),
         backends,
-        options,
+        options: BuildOptions {
+            hosts_across_namespaces: args.hosts_across_namespaces,
+        },
     };
-    let synced = readiness.check("watches");
-    let tasks: Vec<futures::future::BoxFuture<'static, ()>> = vec![
-        Box::pin(follow_services),
-        Box::pin(follow_slices),
-        Box::pin(follow_maps),
-        Box::pin(follow_routes),
-        Box::pin(routes.follow()),
-        Box::pin(async move {
-            tokio::join!(
-                watched.synced(),
-                services.synced(),
-                slices.synced(),
-                maps.synced()
-            );
-            synced.set(true);
-            std::future::pending().await
-        }),
-    ];
-    let stopping = supervisor.last_token();
-    supervisor.spawn_last("watches", async move {
-        stopping.run_until_cancelled(join_all(tasks)).await;
-    });
+    let built = readiness.check("routes and their endpoints");
+    let follow_routes = async move {
+        // A route whose Service is not known yet would seem to have none.
+        tokio::join!(
+            watched.synced(),
+            services.synced(),
+            slices.synced(),
+            maps.synced()
+        );
+        routes.follow(built).await;
+    };
+    let mut to_the_end = |name, task: BoxFuture<'static, ()>| {
+        let end = supervisor.last_token();
+        supervisor.spawn_last(name, async move {
+            end.run_until_cancelled(task).await;
+        });
+    };
+    to_the_end("watch of Services", follow_services.boxed());
+    to_the_end("watch of EndpointSlices", follow_slices.boxed());
+    to_the_end("watch of ConfigMaps", follow_maps.boxed());
+    to_the_end("watch of InterceptorRoutes", follow_objects.boxed());
+    to_the_end("table of routes", follow_routes.boxed());
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use dormouse_core::routes::RouteKey;
 
+use crate::route::RouteState;
 use crate::shared::Shared;
 
 /// What one route has to do.
@@ -17,6 +18,20 @@ pub struct RouteLoad {
     pub in_flight: u32,
     /// Requests that came since the proxy started. Never falls.
     pub started: u64,
+}
+
+impl RouteLoad {
+    pub(crate) fn of(state: &RouteState) -> Self {
+        let load = state.load();
+        // Before those in flight: a request that gets its turn in between is counted twice and never missed.
+        let pending = load.pending().max(u32::from(load.has_placeholder()));
+        Self {
+            route: state.key().clone(),
+            pending,
+            in_flight: load.in_flight(),
+            started: load.started(),
+        }
+    }
 }
 
 /// Shows what all routes have to do; a cheap handle.
@@ -34,16 +49,7 @@ impl Demand {
     #[must_use]
     pub fn snapshot(&self) -> Vec<RouteLoad> {
         let routes = self.shared.routes();
-        let loads = routes.iter().map(|route| {
-            let load = route.load();
-            RouteLoad {
-                route: route.state().key().clone(),
-                pending: load.pending().max(u32::from(load.has_placeholder())),
-                in_flight: load.in_flight(),
-                started: load.started(),
-            }
-        });
-        loads.collect()
+        routes.iter().map(|route| RouteLoad::of(route.state())).collect()
     }
 
     /// Resolves after a route's first request began to wait, also when that was before the call. For one caller at a time.

@@ -31,6 +31,8 @@ struct Flags {
     suspect: AtomicBool,
     /// It began a response at least once.
     answered: AtomicBool,
+    /// Its target was put to sleep: it is about to go, whatever its slice still says.
+    left_alone: AtomicBool,
     /// A prober runs.
     probing: AtomicBool,
     /// It must not get new requests: its idle connections are dropped.
@@ -103,6 +105,18 @@ impl Peer {
     pub(crate) fn suspect(&self) {
         self.flags.proved.store(false, Ordering::Relaxed);
         if !self.flags.suspect.swap(true, Ordering::Relaxed) {
+            self.republish();
+        }
+    }
+
+    /// Whether its target was put to sleep a moment ago.
+    pub(crate) fn is_left_alone(&self) -> bool {
+        self.flags.left_alone.load(Ordering::Relaxed)
+    }
+
+    /// Says whether its target was put to sleep a moment ago.
+    pub(crate) fn leave_alone(&self, alone: bool) {
+        if self.flags.left_alone.swap(alone, Ordering::Relaxed) != alone {
             self.republish();
         }
     }

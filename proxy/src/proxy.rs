@@ -1,6 +1,6 @@
 //! The handle by which the rest of the process steers the data plane.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::config::Config;
-use crate::demand::Demand;
+use crate::demand::{Demand, RouteLoad};
 use crate::listener;
 use crate::probe::{Plan, ProbeSpec};
 use crate::shared::Shared;
@@ -125,18 +125,18 @@ impl Proxy {
         Demand::new(Arc::clone(&self.shared))
     }
 
-    /// Lets new requests of a route wait for at most `at_most`, and gives the number of those in flight: with none, its
-    /// pods can go. `None` if there is no such route.
+    /// Lets new requests of a route wait for at most `at_most`, and says what it has to do: with nothing pending and nothing
+    /// in flight, its pods can go. `None` if there is no such route.
     #[must_use]
-    pub fn hold(&self, route: &RouteKey, at_most: Duration) -> Option<u32> {
+    pub fn hold(&self, route: &RouteKey, at_most: Duration) -> Option<RouteLoad> {
         let state = self.shared.route(route)?;
         let number = state.hold();
-        let in_flight = state.load().in_flight();
+        let load = RouteLoad::of(&state);
         self.shared.control.spawn(async move {
             tokio::time::sleep(at_most).await;
             state.release(Some(number));
         });
-        Some(in_flight)
+        Some(load)
     }
 
     /// Ends a hold: requests that waited because of it go on.
@@ -144,6 +144,21 @@ impl Proxy {
         if let Some(state) = self.shared.route(route) {
             state.release(None);
         }
+    }
+
+    /// Ends a hold after which the route's pods go, or may: what waited, and what comes, waits for others. Those pods that
+    /// are still called ready after a few seconds have stayed, and get requests again.
+    pub fn release_asleep(&self, route: &RouteKey) {
+        if let Some(target) = self.shared.target(route) {
+            target.leave_alone(&self.shared.control);
+        }
+        self.release(route);
+    }
+
+    /// The pods that requests wait for and that are not called ready yet: those that it helps to know the probes of.
+    #[must_use]
+    pub fn pods_waited_for(&self) -> BTreeSet<PodKey> {
+        self.shared.pods_waited_for()
     }
 
     /// Takes no more connections, lets requests end until the deadline, cuts what is left, and stops. There is nothing left

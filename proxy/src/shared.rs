@@ -1,6 +1,6 @@
 //! What the data threads and the control side have in common.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -110,6 +110,21 @@ impl Shared {
     /// The state of a route.
     pub(crate) fn route(&self, key: &RouteKey) -> Option<Arc<RouteState>> {
         self.lock().routes.get(key).map(|route| Arc::clone(route.state()))
+    }
+
+    /// The Service port that a route's requests go to.
+    pub(crate) fn target(&self, key: &RouteKey) -> Option<Arc<Upstream>> {
+        self.lock().routes.get(key).map(|route| Arc::clone(route.target()))
+    }
+
+    /// The pods that requests wait for and that are not called ready yet.
+    pub(crate) fn pods_waited_for(&self) -> BTreeSet<PodKey> {
+        let registry = self.lock();
+        let upstreams = registry.upstreams.values();
+        upstreams
+            .filter(|upstream| upstream.is_waited_for())
+            .flat_map(|upstream| upstream.starting_pods())
+            .collect()
     }
 
     /// All routes.

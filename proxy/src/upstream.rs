@@ -8,15 +8,21 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
-use dormouse_core::endpoints::{EndpointSet, Standing};
+use dormouse_core::endpoints::{EndpointSet, PodKey, Standing};
+use tokio::runtime::Handle;
+use tokio::time::sleep;
 
 use crate::peer::{Peer, PeerLoad};
 use crate::probe;
 use crate::random::Random;
 use crate::route::RouteState;
 use crate::shared::Shared;
+
+/// How long after a target was put to sleep its pods may take to be on their way out, by their slice.
+const GOING: Duration = Duration::from_secs(3);
 
 /// What an endpoint speaks, by its Service port's `appProtocol`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -195,6 +201,38 @@ impl Upstream {
         self.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 
+    /// Sends nothing to the endpoints known now: their target was put to sleep. One that is not on its way out when
+    /// [`GOING`] has passed has stayed after all.
+    pub(crate) fn leave_alone(self: &Arc<Self>, control: &Handle) {
+        let ids: Vec<u64> = {
+            let peers = self.peers();
+            peers.iter().for_each(|(peer, _)| peer.leave_alone(true));
+            peers.iter().map(|(peer, _)| peer.id).collect()
+        };
+        let this = Arc::downgrade(self);
+        control.spawn(async move {
+            sleep(GOING).await;
+            let peers = this.upgrade().map(|upstream| upstream.peers()).unwrap_or_default();
+            let stayed = peers.iter().filter(|(peer, standing)| {
+                ids.contains(&peer.id) && matches!(standing, Standing::Ready | Standing::Starting)
+            });
+            stayed.for_each(|(peer, _)| peer.leave_alone(false));
+        });
+    }
+
+    /// The pods that are not called ready yet.
+    pub(crate) fn starting_pods(&self) -> Vec<PodKey> {
+        let peers = self.peers();
+        let starting = peers
+            .iter()
+            .filter(|(_, standing)| *standing == Standing::Starting);
+        starting.filter_map(|(peer, _)| peer.pod.clone()).collect()
+    }
+
+    fn peers(&self) -> Vec<(Arc<Peer>, Standing)> {
+        self.lock().peers.clone()
+    }
+
     /// Whether any request waits for an endpoint.
     pub(crate) fn is_waited_for(&self) -> bool {
         self.waiting.load(Ordering::SeqCst) > 0
@@ -251,7 +289,8 @@ impl State {
             let chosen = self
                 .peers
                 .iter()
-                .filter(|(peer, standing)| !peer.is_suspect() && wanted(peer, *standing));
+                .filter(|(peer, _)| !peer.is_suspect() && !peer.is_left_alone())
+                .filter(|(peer, standing)| wanted(peer, *standing));
             chosen.map(|(peer, _)| Arc::clone(peer)).collect()
         };
         let mut chosen = usable(|peer, standing| match standing {

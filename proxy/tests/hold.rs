@@ -12,6 +12,7 @@ use dormouse_core::routes::settings::{
     ConfigMapBody, Overflow, ResponseBody, ResponseMode, StaticResponse, StaticRoute, Timeout,
 };
 use dormouse_core::routes::{HostPattern, PathPrefix, Rule};
+use dormouse_proxy::RouteLoad;
 use tokio::task::JoinSet;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: web\r\n\r\n";
@@ -21,6 +22,10 @@ fn asleep() -> Rig {
     rig.routes([settings("web")]);
     rig.asleep("web");
     rig
+}
+
+fn in_flight(load: Option<RouteLoad>) -> Option<u32> {
+    load.map(|load| load.in_flight)
 }
 
 fn page(text: &str) -> StaticResponse {
@@ -337,20 +342,54 @@ async fn a_hold_stops_new_requests_and_says_what_is_in_flight() {
     let mut before = Raw::connect(rig.address()).await;
     before.send(GET).await;
     rig.until_load("web", 0, 1).await;
-    assert_eq!(rig.proxy.hold(&key("web"), common::PATIENCE), Some(1));
+    assert_eq!(in_flight(rig.proxy.hold(&key("web"), common::PATIENCE)), Some(1));
     let mut after = Raw::connect(rig.address()).await;
     after.send(GET).await;
     rig.until_load("web", 1, 1).await;
     go.send(true).unwrap();
     assert_eq!(before.answer().await.status, 200);
     assert!(after.is_silent(Duration::from_millis(50)).await);
-    assert_eq!(rig.proxy.hold(&key("web"), Duration::from_millis(100)), Some(0));
+    assert_eq!(in_flight(rig.proxy.hold(&key("web"), Duration::from_millis(100))), Some(0));
     assert_eq!(after.answer().await.status, 200, "the hold is over by itself");
-    assert_eq!(rig.proxy.hold(&key("web"), common::PATIENCE), Some(0));
+    assert_eq!(in_flight(rig.proxy.hold(&key("web"), common::PATIENCE)), Some(0));
     after.send(GET).await;
     rig.until_load("web", 1, 0).await;
     rig.proxy.release(&key("web"));
     assert_eq!(after.answer().await.status, 200);
+}
+
+/// A route whose target was just put to sleep, its pod still called ready, and a request that came meanwhile.
+async fn put_to_sleep(pod: &app::App) -> (Rig, Raw) {
+    let rig = Rig::serving(pod.address);
+    let held = rig.proxy.hold(&key("web"), common::PATIENCE);
+    assert_eq!(held.map(|load| (load.pending, load.in_flight)), Some((0, 0)));
+    let mut client = Raw::connect(rig.address()).await;
+    client.send(GET).await;
+    rig.until_load("web", 1, 0).await;
+    rig.proxy.release_asleep(&key("web"));
+    (rig, client)
+}
+
+#[tokio::test]
+async fn pods_of_a_target_that_was_put_to_sleep_get_nothing_more() {
+    let old = app::serve(|_| async { app::text("old") }).await;
+    let new = app::serve(|_| async { app::text("new") }).await;
+    let (rig, mut client) = put_to_sleep(&old).await;
+    assert!(client.is_silent(Duration::from_millis(50)).await);
+    rig.endpoints("web", &[(old.address, "st")]);
+    assert!(
+        client.is_silent(Duration::from_millis(50)).await,
+        "not even as a last resort: a new one is on its way"
+    );
+    rig.endpoints("web", &[(old.address, "st"), (new.address, "rs")]);
+    assert_eq!(client.answer().await.text(), "new");
+}
+
+#[tokio::test]
+async fn a_pod_that_stayed_after_all_gets_requests_again() {
+    let app = app::ok().await;
+    let (_rig, mut client) = put_to_sleep(&app).await;
+    assert_eq!(client.answer().await.status, 200);
 }
 
 #[tokio::test]

@@ -53,6 +53,16 @@ fn ready_by(readiness: Probe) -> Option<ProbeSpec> {
 }
 
 #[tokio::test]
+async fn pods_are_waited_for_while_requests_are() {
+    let address = app::free_address();
+    let (rig, client) = waiting(address, None).await;
+    assert_eq!(rig.proxy.pods_waited_for(), [pod(address)].into());
+    drop(client);
+    rig.until_load("web", 0, 0).await;
+    assert!(rig.proxy.pods_waited_for().is_empty());
+}
+
+#[tokio::test]
 async fn without_a_spec_the_slice_decides() {
     let app = app::ok().await;
     let (rig, mut client) = waiting(app.address, None).await;

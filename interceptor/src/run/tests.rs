@@ -1,0 +1,101 @@
+//! How the process ends, and what it shows of itself.
+
+use std::net::Ipv4Addr;
+use std::num::NonZeroUsize;
+
+use axum::body::{Body, to_bytes};
+use axum::http::Request;
+use dormouse_core::routes::settings::{ColdStart, Port, RouteSettings, ScalingMetric, ServicePort, Timeouts};
+use dormouse_core::routes::{Candidate, HostPattern, RouteKey, Rule};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+use tower::ServiceExt;
+
+use super::*;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A data plane with one route, whose target sleeps.
+fn proxy() -> Arc<Proxy> {
+    let mut config = dormouse_proxy::Config::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    config.threads = NonZeroUsize::MIN;
+    let proxy = Proxy::start(config).unwrap();
+    let key = RouteKey::new("shop", "web");
+    let target = ServicePort {
+        namespace: "shop".into(),
+        service: "web".into(),
+        port: Port::Name("http".into()),
+    };
+    let settings = RouteSettings {
+        key: key.clone(),
+        target,
+        timeouts: Timeouts::default(),
+        cold_start: ColdStart::default(),
+        static_routes: Vec::new(),
+        scaling: ScalingMetric::default(),
+    };
+    let candidate = Candidate {
+        key,
+        uid: "1".to_owned(),
+        created: 0,
+        rules: vec![Rule::new(vec![HostPattern::Any], vec![], vec![])],
+        value: Arc::new(settings),
+    };
+    proxy.set_routes(vec![candidate], BuildOptions::default());
+    Arc::new(proxy)
+}
+
+/// Sends a request that will be held.
+async fn held(proxy: &Proxy) -> TcpStream {
+    let mut client = TcpStream::connect(proxy.address()).await.unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n").await.unwrap();
+    client
+}
+
+#[tokio::test]
+async fn at_stop_it_is_unready_at_once_takes_requests_for_a_while_and_drains() {
+    let delay = Duration::from_millis(500);
+    let drain = Duration::from_millis(300);
+    let (proxy, readiness, stopping) = (proxy(), Readiness::new(), CancellationToken::new());
+    let serving = readiness.check("serving");
+    let running = tokio::spawn(serve(proxy.clone(), serving, stopping.clone(), delay, drain));
+    let mut early = held(&proxy).await;
+    while !readiness.missing().is_empty() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    stopping.cancel();
+    let stopped = Instant::now();
+    while readiness.missing() != ["serving"] {
+        sleep(Duration::from_millis(1)).await;
+    }
+    let mut late = held(&proxy).await;
+    while proxy.demand().snapshot()[0].pending < 2 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    assert!(!running.is_finished(), "both are waited for");
+    timeout(PATIENCE, running).await.unwrap().unwrap();
+    assert!(stopped.elapsed() >= delay + drain, "to the deadline");
+    for client in [&mut early, &mut late] {
+        let ended = timeout(PATIENCE, client.read_to_end(&mut Vec::new())).await;
+        assert!(ended.is_ok(), "nobody is left behind");
+    }
+    assert!(TcpStream::connect(proxy.address()).await.is_err());
+}
+
+#[tokio::test]
+async fn the_queue_page_has_every_route_in_the_add_ons_form() {
+    let proxy = proxy();
+    let page = async || {
+        let request = Request::get("/queue").body(Body::empty()).unwrap();
+        let response = queue::page(proxy.demand()).oneshot(request).await.unwrap();
+        assert_eq!(response.headers()["content-type"], "application/json");
+        let body = to_bytes(response.into_body(), 1024).await.unwrap();
+        String::from_utf8(body.to_vec()).unwrap()
+    };
+    assert_eq!(page().await, r#"{"shop/web":{"Concurrency":0,"RequestCount":0}}"#);
+    let _client = held(&proxy).await;
+    let counted = r#"{"shop/web":{"Concurrency":1,"RequestCount":1}}"#;
+    let shows = async { while page().await != counted {} };
+    timeout(PATIENCE, shows).await.unwrap();
+}
