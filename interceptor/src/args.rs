@@ -162,7 +162,9 @@ fn period(text: &str) -> Result<Duration, String> {
 fn host_and_port(text: &str) -> Result<String, String> {
     match text.rsplit_once(':') {
         Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(text.to_owned()),
-        _ => Err(format!("{text:?} is no address: one such as operators.keda.svc:9091 is accepted")),
+        _ => Err(format!(
+            "{text:?} is no address: one such as operators.keda.svc:9091 is accepted"
+        )),
     }
 }
 
@@ -197,7 +199,10 @@ mod tests {
     fn the_defaults_are_the_add_ons() {
         let args = parse(&[]);
         let config = args.proxy();
-        assert_eq!((args.proxy_port, args.admin_port, args.metrics_port), (8080, 9090, 2223));
+        assert_eq!(
+            (args.proxy_port, args.admin_port, args.metrics_port),
+            (8080, 9090, 2223)
+        );
         assert_eq!(config.listen, "[::]:8080".parse().unwrap());
         let timeouts = config.timeouts;
         assert_eq!((timeouts.readiness, timeouts.request), (None, None));
@@ -205,7 +210,10 @@ mod tests {
         assert_eq!(timeouts.connect, Duration::from_millis(500));
         assert_eq!(config.bounds.pending_per_route, 10_000);
         assert!(config.cold_start_header);
-        assert_eq!((args.shutdown_delay, args.drain()), (Duration::from_secs(5), Duration::from_secs(30)));
+        assert_eq!(
+            (args.shutdown_delay, args.drain()),
+            (Duration::from_secs(5), Duration::from_secs(30))
+        );
     }
 
     #[test]
@@ -229,7 +237,10 @@ mod tests {
         let args = parse(&["--readiness-timeout=1s", "--condition-wait-timeout=0s"]);
         assert_eq!(args.proxy().timeouts.readiness, Some(Duration::from_secs(1)));
         let args = parse(&["--former-response-header-timeout=2s"]);
-        assert_eq!(args.proxy().timeouts.response_header, Some(Duration::from_secs(2)));
+        assert_eq!(
+            args.proxy().timeouts.response_header,
+            Some(Duration::from_secs(2))
+        );
     }
 
     #[test]
@@ -274,7 +285,10 @@ mod tests {
     #[test]
     fn operators_are_called_by_the_services_name_unless_told_otherwise() {
         assert_eq!(parse(&[]).access().name, "keda-operator-demand.keda.svc");
-        let args = parse(&["--operators=10.0.0.1:9091", "--operators-name=keda-operator.keda.svc"]);
+        let args = parse(&[
+            "--operators=10.0.0.1:9091",
+            "--operators-name=keda-operator.keda.svc",
+        ]);
         assert_eq!(args.access().name, "keda-operator.keda.svc");
     }
 }

@@ -15,18 +15,18 @@ use crate::slim::{EndpointSlice, Service, SliceEndpoint};
 
 /// Where the requests of a Service port go.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Backend {
+pub(crate) struct Backend {
     /// The addresses behind it.
-    pub endpoints: EndpointSet,
+    pub(crate) endpoints: EndpointSet,
     /// What is spoken there.
-    pub protocol: Protocol,
+    pub(crate) protocol: Protocol,
     /// The Service's own address and port, where it has one.
-    pub cluster: Option<SocketAddr>,
+    pub(crate) cluster: Option<SocketAddr>,
 }
 
 /// Why a Service port leads nowhere.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unresolved {
+pub(crate) enum Unresolved {
     /// There is no such Service.
     #[error("Service {service:?} does not exist in namespace {namespace:?}")]
     NoService {
@@ -55,7 +55,7 @@ pub enum Unresolved {
 ///
 /// # Errors
 /// The Service or the port is not there, or it leads out of the cluster.
-pub fn resolve(
+pub(crate) fn resolve(
     wanted: &ServicePort,
     service: Option<&Service>,
     slices: &[Arc<EndpointSlice>],

@@ -167,7 +167,9 @@ mod tests {
         let backends = Backends::new(Box::new(move |port, backend| {
             let addresses = backend.map(|backend| {
                 let endpoints = backend.endpoints.iter();
-                endpoints.map(|(endpoint, _)| endpoint.address.to_string()).collect()
+                endpoints
+                    .map(|(endpoint, _)| endpoint.address.to_string())
+                    .collect()
             });
             let addresses = addresses.map_err(|error| error.to_string());
             log.lock().unwrap().push((port.to_string(), addresses));

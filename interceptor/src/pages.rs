@@ -21,16 +21,16 @@ pub(crate) const SELECTOR: &str = "http.keda.sh/response-body=true";
 /// A ConfigMap.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ConfigMap {
+pub(crate) struct ConfigMap {
     /// Its name and namespace.
     #[serde(default, deserialize_with = "lean")]
-    pub metadata: ObjectMeta,
+    pub(crate) metadata: ObjectMeta,
     /// Texts.
     #[serde(default)]
-    pub data: BTreeMap<String, String>,
+    pub(crate) data: BTreeMap<String, String>,
     /// Anything else.
     #[serde(default)]
-    pub binary_data: BTreeMap<String, ByteString>,
+    pub(crate) binary_data: BTreeMap<String, ByteString>,
 }
 
 impl Resource for ConfigMap {

@@ -12,103 +12,103 @@ use serde::Deserialize;
 
 /// A Service.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-pub struct Service {
+pub(crate) struct Service {
     /// Its name and namespace.
     #[serde(default, deserialize_with = "lean")]
-    pub metadata: ObjectMeta,
+    pub(crate) metadata: ObjectMeta,
     /// Where it leads.
     #[serde(default)]
-    pub spec: ServiceSpec,
+    pub(crate) spec: ServiceSpec,
 }
 
 /// The part of a Service's spec that is read.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct ServiceSpec {
+pub(crate) struct ServiceSpec {
     /// `ClusterIP`, `NodePort`, `LoadBalancer` or `ExternalName`.
     #[serde(rename = "type")]
-    pub type_: String,
+    pub(crate) type_: String,
     /// Its own address; empty or `None` where it has none.
     #[serde(rename = "clusterIP")]
-    pub cluster_ip: String,
+    pub(crate) cluster_ip: String,
     /// Whether its slices call every address ready.
-    pub publish_not_ready_addresses: bool,
+    pub(crate) publish_not_ready_addresses: bool,
     /// Its ports.
-    pub ports: Vec<ServicePort>,
+    pub(crate) ports: Vec<ServicePort>,
 }
 
 /// A port of a Service.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct ServicePort {
+pub(crate) struct ServicePort {
     /// Its name; empty where the only port has none.
-    pub name: String,
+    pub(crate) name: String,
     /// Its number.
-    pub port: u16,
+    pub(crate) port: u16,
     /// What is spoken there, such as `kubernetes.io/h2c`.
-    pub app_protocol: Option<String>,
+    pub(crate) app_protocol: Option<String>,
 }
 
 /// A part of the addresses behind a Service.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-pub struct EndpointSlice {
+pub(crate) struct EndpointSlice {
     /// Its name, namespace and, as a label, its Service.
     #[serde(default, deserialize_with = "lean")]
-    pub metadata: ObjectMeta,
+    pub(crate) metadata: ObjectMeta,
     /// The addresses.
     #[serde(default)]
-    pub endpoints: Vec<SliceEndpoint>,
+    pub(crate) endpoints: Vec<SliceEndpoint>,
     /// The ports that all of them have.
     #[serde(default)]
-    pub ports: Option<Vec<SlicePort>>,
+    pub(crate) ports: Option<Vec<SlicePort>>,
 }
 
 /// One endpoint of a slice.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct SliceEndpoint {
+pub(crate) struct SliceEndpoint {
     /// Its addresses, of which all but the first are to be ignored.
-    pub addresses: Vec<String>,
+    pub(crate) addresses: Vec<String>,
     /// What may be done with it.
-    pub conditions: SliceConditions,
+    pub(crate) conditions: SliceConditions,
     /// What it belongs to.
-    pub target_ref: Option<TargetRef>,
+    pub(crate) target_ref: Option<TargetRef>,
 }
 
 /// The conditions of an endpoint.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
 #[serde(default)]
-pub struct SliceConditions {
+pub(crate) struct SliceConditions {
     /// May it get requests.
-    pub ready: Option<bool>,
+    pub(crate) ready: Option<bool>,
     /// Does it answer.
-    pub serving: Option<bool>,
+    pub(crate) serving: Option<bool>,
     /// Is it on its way out.
-    pub terminating: Option<bool>,
+    pub(crate) terminating: Option<bool>,
 }
 
 /// What an endpoint belongs to.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
-pub struct TargetRef {
+pub(crate) struct TargetRef {
     /// `Pod`, mostly.
-    pub kind: String,
+    pub(crate) kind: String,
     /// Its namespace.
-    pub namespace: String,
+    pub(crate) namespace: String,
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Its uid.
-    pub uid: String,
+    pub(crate) uid: String,
 }
 
 /// A port of a slice.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
-pub struct SlicePort {
+pub(crate) struct SlicePort {
     /// The name of the Service's port.
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// The number at the addresses.
-    pub port: Option<i32>,
+    pub(crate) port: Option<i32>,
 }
 
 macro_rules! resource {

@@ -165,8 +165,7 @@ impl Proxy {
     /// to drain for whoever calls it again.
     pub async fn drain(&self, deadline: Duration) -> Drained {
         let deadline = Instant::now() + deadline;
-        let mut threads =
-            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in &mut threads {
             thread.begin_drain(deadline);
         }

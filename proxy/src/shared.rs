@@ -114,7 +114,10 @@ impl Shared {
 
     /// The Service port that a route's requests go to.
     pub(crate) fn target(&self, key: &RouteKey) -> Option<Arc<Upstream>> {
-        self.lock().routes.get(key).map(|route| Arc::clone(route.target()))
+        self.lock()
+            .routes
+            .get(key)
+            .map(|route| Arc::clone(route.target()))
     }
 
     /// The pods that requests wait for and that are not called ready yet.

@@ -212,7 +212,10 @@ impl Upstream {
         let this = Arc::downgrade(self);
         control.spawn(async move {
             sleep(GOING).await;
-            let peers = this.upgrade().map(|upstream| upstream.peers()).unwrap_or_default();
+            let peers = this
+                .upgrade()
+                .map(|upstream| upstream.peers())
+                .unwrap_or_default();
             let stayed = peers.iter().filter(|(peer, standing)| {
                 ids.contains(&peer.id) && matches!(standing, Standing::Ready | Standing::Starting)
             });

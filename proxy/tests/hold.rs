@@ -349,7 +349,10 @@ async fn a_hold_stops_new_requests_and_says_what_is_in_flight() {
     go.send(true).unwrap();
     assert_eq!(before.answer().await.status, 200);
     assert!(after.is_silent(Duration::from_millis(50)).await);
-    assert_eq!(in_flight(rig.proxy.hold(&key("web"), Duration::from_millis(100))), Some(0));
+    assert_eq!(
+        in_flight(rig.proxy.hold(&key("web"), Duration::from_millis(100))),
+        Some(0)
+    );
     assert_eq!(after.answer().await.status, 200, "the hold is over by itself");
     assert_eq!(in_flight(rig.proxy.hold(&key("web"), common::PATIENCE)), Some(0));
     after.send(GET).await;

@@ -124,7 +124,11 @@ mod tests {
         let seen = write(&mut scribe, &[load("a", 0, 2, 2), idle.clone()], false);
         assert_eq!(seen, Some((2, vec![entry("a", 0, 2, 2)])));
         let seen = write(&mut scribe, &[load("a", 0, 0, 3), idle.clone()], false);
-        assert_eq!(seen, Some((3, vec![entry("a", 0, 0, 3)])), "it came and went in between");
+        assert_eq!(
+            seen,
+            Some((3, vec![entry("a", 0, 0, 3)])),
+            "it came and went in between"
+        );
         let b = load("b", 0, 1, 1);
         let seen = write(&mut scribe, &[load("a", 0, 0, 3), b.clone(), idle.clone()], false);
         assert_eq!(seen, Some((4, vec![entry("b", 0, 1, 1)])), "a stays as it was");

@@ -102,7 +102,9 @@ impl Access {
     }
 
     async fn tls(&self) -> Result<Option<(TlsConnector, ServerName<'static>)>, ConnectError> {
-        let Some(path) = &self.ca_file else { return Ok(None) };
+        let Some(path) = &self.ca_file else {
+            return Ok(None);
+        };
         let text = read(path).await?;
         let untrustworthy = || ConnectError::Authority { path: path.clone() };
         let mut roots = RootCertStore::empty();

@@ -88,9 +88,15 @@ pub(super) async fn keep_sessions(shared: Arc<Shared>, mut addresses: watch::Rec
             () = shared.over() => break,
         }
     }
-    let ended = timeout(LAST_WORDS, async { while sessions.join_next().await.is_some() {} }).await;
+    let ended = timeout(LAST_WORDS, async {
+        while sessions.join_next().await.is_some() {}
+    })
+    .await;
     if ended.is_err() {
-        warn!(operators = sessions.len(), "operators did not hear the goodbye in time");
+        warn!(
+            operators = sessions.len(),
+            "operators did not hear the goodbye in time"
+        );
     }
 }
 

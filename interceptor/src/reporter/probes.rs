@@ -31,7 +31,9 @@ pub(super) fn learn(proxy: &Proxy, wanted: &watch::Receiver<BTreeSet<PodKey>>, s
 /// The spec of a pod, at this time. `None` if the kubelet decides: there is no readiness probe, or a part of it makes no
 /// sense, or it is not known yet when a delay began.
 fn spec(told: &PodProbe, now: Duration) -> Option<ProbeSpec> {
-    let started = u64::try_from(told.container_started_millis).ok().filter(|at| *at > 0);
+    let started = u64::try_from(told.container_started_millis)
+        .ok()
+        .filter(|at| *at > 0);
     let running_for = started.map(|at| now.saturating_sub(Duration::from_millis(at)));
     let probe = |told: &wire::Probe| probe(told, running_for);
     Some(ProbeSpec {
@@ -134,17 +136,27 @@ mod tests {
 
     #[test]
     fn a_spec_is_taken_over_with_what_is_left_of_its_delay() {
-        let told = pod(Some(Duration::from_secs(3)), Some(tcp(9000)), Some(http("ready?full")));
+        let told = pod(
+            Some(Duration::from_secs(3)),
+            Some(tcp(9000)),
+            Some(http("ready?full")),
+        );
         let spec = spec(&told, NOW).unwrap();
         let startup = spec.startup.unwrap();
-        assert_eq!((startup.check, startup.delay), (Check::Tcp { port: 9000 }, Duration::ZERO));
+        assert_eq!(
+            (startup.check, startup.delay),
+            (Check::Tcp { port: 9000 }, Duration::ZERO)
+        );
         let readiness = spec.readiness.unwrap();
         assert_eq!(readiness.delay, Duration::from_secs(2));
         assert_eq!(readiness.timeout, Duration::from_secs(1));
         let Check::Http(check) = readiness.check else {
             unreachable!("{readiness:?}")
         };
-        assert_eq!((check.port, check.scheme, check.path.as_str()), (8080, Scheme::Https, "/ready?full"));
+        assert_eq!(
+            (check.port, check.scheme, check.path.as_str()),
+            (8080, Scheme::Https, "/ready?full")
+        );
         assert_eq!(check.headers[0].0, "x-key");
         assert!(check.headers[0].1.is_sensitive());
     }
@@ -172,11 +184,17 @@ mod tests {
             ("no port", pod(started, None, Some(tcp(0)))),
             ("a port too high", pod(started, None, Some(tcp(65_536)))),
             ("no path", pod(started, None, Some(http("/a b")))),
-            ("an unknown check", pod(started, None, Some(wire::Probe::default()))),
+            (
+                "an unknown check",
+                pod(started, None, Some(wire::Probe::default())),
+            ),
             ("a bad startup probe", pod(started, Some(tcp(0)), Some(tcp(80)))),
         ] {
             assert_eq!(spec(&told, NOW), None, "{why}");
         }
-        assert!(spec(&pod(None, None, Some(tcp(80))), NOW).is_some(), "no delay to wait out");
+        assert!(
+            spec(&pod(None, None, Some(tcp(80))), NOW).is_some(),
+            "no delay to wait out"
+        );
     }
 }

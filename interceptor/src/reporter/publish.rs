@@ -40,11 +40,7 @@ impl Publisher {
         proxy: Arc<Proxy>,
         lacking: Arc<Notify>,
         endpoints_changed: Arc<Notify>,
-    ) -> (
-        Self,
-        watch::Receiver<Bulletin>,
-        watch::Receiver<BTreeSet<PodKey>>,
-    ) {
+    ) -> (Self, watch::Receiver<Bulletin>, watch::Receiver<BTreeSet<PodKey>>) {
         let (bulletins, published) = watch::channel(Bulletin::default());
         let (pods, wanted) = watch::channel(BTreeSet::new());
         let publisher = Self {
@@ -69,12 +65,12 @@ impl Publisher {
                 () = end.cancelled() => break,
                 () = self.demand.edge() => false,
                 () = self.lacking.notified() => true,
+                () = sleep_until(next) => false,
                 () = self.endpoints_changed.notified() => {
                     self.want_probes();
                     sleep(PAUSE).await;
                     continue;
                 }
-                () = sleep_until(next) => false,
             };
             let began = Instant::now();
             self.publish(whole);

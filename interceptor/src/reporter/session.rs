@@ -213,8 +213,14 @@ async fn listen(
         };
         match order {
             Some(Order::Hold(request)) => {
-                let Some(answer) = holds.hold(request) else { continue };
-                let said = within(SEND, "a message was not taken", outbox.send(Message::HoldAnswer(answer)));
+                let Some(answer) = holds.hold(request) else {
+                    continue;
+                };
+                let said = within(
+                    SEND,
+                    "a message was not taken",
+                    outbox.send(Message::HoldAnswer(answer)),
+                );
                 match said.await {
                     Ok(Ok(())) => {}
                     Ok(Err(_)) => return SessionError::Closed,

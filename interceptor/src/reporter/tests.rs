@@ -275,7 +275,11 @@ async fn changes_are_gathered() {
         .report_that(|report| counts(report).is_some_and(|(_, _, started)| started == asked))
         .await;
     let most = u64::try_from(began.elapsed().as_millis() / 50).unwrap() + 3;
-    assert!(all.sequence - first <= most, "{} reports of {asked} requests", all.sequence - first);
+    assert!(
+        all.sequence - first <= most,
+        "{} reports of {asked} requests",
+        all.sequence - first
+    );
 }
 
 #[tokio::test]
@@ -304,9 +308,7 @@ async fn every_operator_has_a_session_of_its_own_and_hears_the_same() {
     let mut one = Operator::start("127.0.0.1:0").await;
     let mut other = Operator::start("127.0.0.1:0").await;
     let (tell, addresses) = watch::channel([one.address].into());
-    let interceptor = Interceptor::with(in_the_clear(), |reporter, end| {
-        reporter.report_to(addresses, end)
-    });
+    let interceptor = Interceptor::with(in_the_clear(), |reporter, end| reporter.report_to(addresses, end));
     let mut first = one.session().await;
     tell.send_replace([one.address, other.address].into());
     let mut second = other.session().await;
@@ -469,7 +471,11 @@ async fn operators_are_known_by_their_certificate_and_this_pod_by_its_token() {
     std::fs::write(&token_file, "second\n").unwrap();
     drop(session);
     let session = operator.session().await;
-    assert_eq!(session.authorization.as_deref(), Some("Bearer second"), "read again");
+    assert_eq!(
+        session.authorization.as_deref(),
+        Some("Bearer second"),
+        "read again"
+    );
     drop(session);
     interceptor.stop().await;
 
@@ -477,10 +483,18 @@ async fn operators_are_known_by_their_certificate_and_this_pod_by_its_token() {
     std::fs::write(&ca_file, unheard.authority()).unwrap();
     let address = unheard.address.to_string();
     let _wrong_name = Interceptor::start(&address, access("others"));
-    assert!(timeout(Duration::from_millis(300), unheard.session()).await.is_err());
+    assert!(
+        timeout(Duration::from_millis(300), unheard.session())
+            .await
+            .is_err()
+    );
     std::fs::write(&ca_file, operator.authority()).unwrap();
     let _wrong_authority = Interceptor::start(&address, access("operators"));
-    assert!(timeout(Duration::from_millis(300), unheard.session()).await.is_err());
+    assert!(
+        timeout(Duration::from_millis(300), unheard.session())
+            .await
+            .is_err()
+    );
 }
 
 #[tokio::test(start_paused = true)]

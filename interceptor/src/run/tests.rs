@@ -49,7 +49,10 @@ fn proxy() -> Arc<Proxy> {
 /// Sends a request that will be held.
 async fn held(proxy: &Proxy) -> TcpStream {
     let mut client = TcpStream::connect(proxy.address()).await.unwrap();
-    client.write_all(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n").await.unwrap();
+    client
+        .write_all(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")
+        .await
+        .unwrap();
     client
 }
 
