@@ -106,6 +106,8 @@ pub(crate) struct Object {
     pub(crate) now: Clock,
     /// No tick has come yet since this process began to lead: until then, what a metrics request needs is read for it.
     pub(crate) waits_its_turn: AtomicBool,
+    /// Stopped on purpose, as by a pause: from then on nobody keeps its credentials current, and nothing is read for it.
+    pub(crate) rests: AtomicBool,
 }
 
 impl Object {
@@ -285,7 +287,8 @@ impl Object {
             .find(|(_, trigger)| named(trigger))
             .ok_or_else(|| MetricError::UnknownMetric(metric.to_owned()))?;
         let policy = &trigger.connected.policy;
-        if read_through || self.waits_its_turn.load(Ordering::Relaxed) {
+        let nobody_reads = read_through || self.waits_its_turn.load(Ordering::Relaxed);
+        if nobody_reads && !self.rests.load(Ordering::Relaxed) {
             let _one_reader = trigger.slot.reading.lock().await;
             let cadence = self.policy.cadence(policy, true);
             if trigger
