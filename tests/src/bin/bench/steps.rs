@@ -104,6 +104,7 @@ pub(crate) async fn all(cluster: &Cluster, arguments: &Arguments, figures: &mut 
 impl Bench<'_> {
     async fn run(&mut self) -> Result<()> {
         let pair = self.pair().await?;
+        self.field.go_ahead(&self.source).await?;
         self.memory("rss_empty", &pair, None)?;
         self.create(&pair).await?;
         self.asleep(&pair).await?;
