@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! any trigger active, or forced ──> current 0, or below min in idle mode ──> Activate
+//!                               ├─> requests wait, nothing serves them, too few for them ──> RaiseToDemand
 //!                               └─> else nothing (the HPA moves 1..N)
 //! none active ──> knowledge missing ──> nothing (never down on a failure)
 //!             └─> above its resting count ──> cooldown over ──> Deactivate
@@ -48,6 +49,11 @@ pub enum Action {
         /// The replicas to set.
         to: u32,
     },
+    /// Lift a target that was woken and does not serve yet to what has come to wait for it meanwhile.
+    RaiseToDemand {
+        /// The replicas to set.
+        to: u32,
+    },
 }
 
 impl Action {
@@ -56,7 +62,10 @@ impl Action {
     pub fn target(&self) -> Option<u32> {
         match *self {
             Self::Stay => None,
-            Self::Activate { to } | Self::Deactivate { to } | Self::RaiseToMinimum { to } => Some(to),
+            Self::Activate { to }
+            | Self::Deactivate { to }
+            | Self::RaiseToMinimum { to }
+            | Self::RaiseToDemand { to } => Some(to),
         }
     }
 }
@@ -107,6 +116,8 @@ pub enum Reason {
     WakeBlockedByPause,
     /// Active, and the HPA has the replicas.
     HeldByAutoscaler,
+    /// Woken, and more waits than the replicas that were asked for can take.
+    RaisedToDemand,
     /// A trigger failed, so nothing may go down.
     ReadingMissing,
     /// It rests once the cooldown is over.
@@ -130,6 +141,7 @@ impl Reason {
             Self::Woken => "woken",
             Self::WakeBlockedByPause => "wake-blocked-by-pause",
             Self::HeldByAutoscaler => "held-by-autoscaler",
+            Self::RaisedToDemand => "raised-to-demand",
             Self::ReadingMissing => "reading-missing",
             Self::CoolingDown => "cooling-down",
             Self::Rested => "rested",
@@ -173,6 +185,7 @@ pub fn decide(
     readings: &ReadingSet,
     now: Timestamp,
 ) -> Decision {
+    let observation = &remembering(observation, readings);
     let verdicts: Vec<(&TriggerReading, Verdict)> = readings
         .iter()
         .map(|reading| (reading, verdict(policy, observation, reading)))
@@ -197,7 +210,7 @@ pub fn decide(
             cooldown_until: None,
         }
     } else if triggered || policy.force_activation {
-        when_active(policy, observation)
+        when_active(policy, observation, Wish::of(policy, readings))
     } else {
         when_inactive(policy, observation, missing, now)
     };
@@ -253,6 +266,48 @@ fn verdict(policy: &ScalePolicy, observation: &Observation, reading: &TriggerRea
     }
 }
 
+/// The observation with the newest moment of demand that a source knows of.
+fn remembering(observation: &Observation, readings: &ReadingSet) -> Observation {
+    let known = readings
+        .iter()
+        .filter_map(|reading| reading.outcome.as_ref().ok());
+    let newest = known.filter_map(|reading| reading.last_demand).max();
+    Observation {
+        last_active: observation.last_active.max(newest),
+        ..observation.clone()
+    }
+}
+
+/// What the triggers that count what is held ask for at once.
+#[derive(Clone, Copy)]
+struct Wish {
+    /// Replicas that could take all of it, within the bounds.
+    replicas: u32,
+    /// Some of it waits, and nothing serves it yet.
+    waiting: bool,
+}
+
+impl Wish {
+    fn of(policy: &ScalePolicy, readings: &ReadingSet) -> Self {
+        let sizing = policy.triggers.iter().filter(|trigger| trigger.sizes);
+        let mut wish = Self {
+            replicas: 0,
+            waiting: false,
+        };
+        for trigger in sizing {
+            let reading = readings
+                .iter()
+                .find(|reading| reading.metric_name == trigger.metric_name);
+            if let Some(Ok(reading)) = reading.map(|reading| &reading.outcome) {
+                wish.replicas = wish.replicas.max(trigger.target.replicas_for(reading.value()));
+                wish.waiting |= reading.waiting;
+            }
+        }
+        wish.replicas = wish.replicas.min(policy.replicas.max());
+        wish
+    }
+}
+
 struct Outcome {
     action: Action,
     reason: Reason,
@@ -269,22 +324,23 @@ impl Outcome {
     }
 }
 
-fn when_active(policy: &ScalePolicy, observation: &Observation) -> Outcome {
+fn when_active(policy: &ScalePolicy, observation: &Observation, wish: Wish) -> Outcome {
     let replicas = policy.replicas;
     let at_rest =
         observation.replicas == 0 || (replicas.idle().is_some() && observation.replicas < replicas.min());
-    if !at_rest {
+    let too_few = wish.waiting && observation.replicas < wish.replicas;
+    if !at_rest && !too_few {
         return Outcome::of(Action::Stay, Reason::HeldByAutoscaler);
     }
     if policy.pause.blocks_scale_out() {
         return Outcome::of(Action::Stay, Reason::WakeBlockedByPause);
     }
-    Outcome::of(
-        Action::Activate {
-            to: replicas.min().max(1),
-        },
-        Reason::Woken,
-    )
+    let to = replicas.min().max(1).max(wish.replicas);
+    if at_rest {
+        Outcome::of(Action::Activate { to }, Reason::Woken)
+    } else {
+        Outcome::of(Action::RaiseToDemand { to }, Reason::RaisedToDemand)
+    }
 }
 
 fn when_inactive(policy: &ScalePolicy, observation: &Observation, missing: bool, now: Timestamp) -> Outcome {

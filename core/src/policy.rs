@@ -43,6 +43,9 @@ pub struct TriggerPolicy {
     pub target: MetricTarget,
     /// `useCachedMetrics`: the source is read once per polling interval and never in between.
     pub use_cached_metrics: bool,
+    /// Whether the value, held against the target, says at once how many replicas are needed: an activation goes straight
+    /// there, and is raised while what waits grows.
+    pub sizes: bool,
 }
 
 /// The goal an HPA metric is held against.
@@ -52,6 +55,23 @@ pub struct MetricTarget {
     pub kind: TargetKind,
     /// The goal, in the metric's own unit.
     pub value: f64,
+}
+
+impl MetricTarget {
+    /// The replicas that carry `value` when each carries its target; none where the target says nothing.
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "such a cast saturates, and takes what is not a number for 0"
+    )]
+    pub fn replicas_for(&self, value: f64) -> u32 {
+        if self.value > 0.0 {
+            (value / self.value).ceil() as u32
+        } else {
+            0
+        }
+    }
 }
 
 /// `metricType` of an external metric.

@@ -11,6 +11,10 @@ pub struct Reading {
     pub active: bool,
     /// When the source answered.
     pub at: Timestamp,
+    /// Whether what the value counts waits for replicas that do not serve yet.
+    pub waiting: bool,
+    /// The newest moment of demand that the source knows of, where it tells: between two readings there may have been some.
+    pub last_demand: Option<Timestamp>,
 }
 
 impl Reading {
@@ -22,6 +26,8 @@ impl Reading {
             value: value.max(0.0),
             active,
             at,
+            waiting: false,
+            last_demand: None,
         })
     }
 

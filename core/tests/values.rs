@@ -78,6 +78,7 @@ fn policy(
             value: target,
         },
         use_cached_metrics: false,
+        sizes: false,
     };
     ScalePolicy {
         replicas: ReplicaRange::try_new(bounds.0, bounds.1, None).unwrap(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dormouse_core::DecisionRecord;
 use dormouse_scalers::clients::Clients;
-use dormouse_scalers::{ConfigError, Connect, CountPods, ServiceEndpoints, Trigger, connect};
+use dormouse_scalers::{ConfigError, Connect, CountPods, DemandSource, ServiceEndpoints, Trigger, connect};
 use jiff::Timestamp;
 use tokio::sync::Mutex;
 use tokio_util::task::AbortOnDropHandle;
@@ -38,6 +38,8 @@ pub struct Settings {
     pub endpoints: Option<Arc<dyn ServiceEndpoints>>,
     /// Counts pods, where there is a cluster.
     pub pods: Option<Arc<dyn CountPods>>,
+    /// The demand for HTTP routes, where interceptors report it.
+    pub demand: Option<Arc<dyn DemandSource>>,
     /// How scalers are built: by their registry.
     pub connect: Connector,
     /// The time of day.
@@ -57,6 +59,7 @@ impl Settings {
             clients,
             endpoints,
             pods: None,
+            demand: None,
             connect: Arc::new(connect),
             now: Arc::new(Timestamp::now),
         }
@@ -379,37 +382,20 @@ impl Engine {
         before: Option<&Object>,
     ) -> Result<(Vec<LiveTrigger>, Vec<String>), ApplyError> {
         let mut built = Vec::new();
-        let mut live = Vec::with_capacity(spec.triggers.len());
+        let mut live: Vec<LiveTrigger> = Vec::with_capacity(spec.triggers.len());
         for trigger in &spec.triggers {
-            let kept =
-                before.and_then(|before| before.triggers.iter().find(|old| old.connected.spec == *trigger));
-            live.push(match kept {
-                Some(old) => LiveTrigger {
-                    connected: old.connected.clone(),
-                    slot: old.slot.clone(),
-                    source: old.source.clone(),
-                },
-                None => {
-                    built.push(trigger.params.trigger_type.clone());
-                    let scaler = self.connect_one(&spec.key, trigger)?;
-                    let mut connected = ConnectedTrigger::new(trigger.clone(), scaler);
-                    let source = self.shared.sources.of(connected.question);
-                    let mut old = before.into_iter().flat_map(|before| &before.triggers);
-                    let old = old.find(|old| old.connected.policy == connected.policy);
-                    if let Some(old) =
-                        old.filter(|old| old.connected.spec.params.metadata == trigger.params.metadata)
-                    {
-                        connected.scaler = Successor::of(old.connected.scaler.clone(), connected.scaler);
-                    }
-                    // Same metric, other credentials: what was read with the old ones still holds, failures included.
-                    let slot = old.map_or_else(|| Arc::new(Slot::new()), |old| old.slot.clone());
-                    LiveTrigger {
-                        connected,
-                        slot,
-                        source,
-                    }
-                }
-            });
+            let kept = before.into_iter().flat_map(|before| &before.triggers);
+            let kept: Vec<_> = kept.filter(|old| old.connected.spec == *trigger).collect();
+            if !kept.is_empty() && kept.iter().all(|old| old.connected.scaler.is_current()) {
+                live.extend(kept.into_iter().cloned());
+                continue;
+            }
+            built.push(trigger.params.trigger_type.clone());
+            let mut next = Some(self.connect_one(&spec.key, trigger)?);
+            while let Some(scaler) = next {
+                next = scaler.beside();
+                live.push(self.bring_to_life(trigger, scaler, before));
+            }
         }
         let connected: Vec<_> = live.iter().map(|live| live.connected.clone()).collect();
         if let Some(metric) = duplicate_metric(&connected) {
@@ -421,6 +407,33 @@ impl Engine {
         Ok((live, built))
     }
 
+    /// A trigger that was just connected. What was known of the same metric before is kept.
+    fn bring_to_life(
+        &self,
+        trigger: &TriggerSpec,
+        scaler: Arc<dyn Trigger>,
+        before: Option<&Object>,
+    ) -> LiveTrigger {
+        let mut connected = ConnectedTrigger::new(trigger.clone(), scaler);
+        let source = self.shared.sources.of(connected.question);
+        let mut old = before.into_iter().flat_map(|before| &before.triggers);
+        let old = old.find(|old| old.connected.policy == connected.policy);
+        let same_metadata =
+            |old: &&LiveTrigger| old.connected.spec.params.metadata == trigger.params.metadata;
+        if let Some(old) = old.filter(same_metadata)
+            && connected.scaler.pushed().is_none()
+        {
+            connected.scaler = Successor::of(old.connected.scaler.clone(), connected.scaler);
+        }
+        // Same metric, other credentials: what was read with the old ones still holds, failures included.
+        let slot = old.map_or_else(|| Arc::new(Slot::new()), |old| old.slot.clone());
+        LiveTrigger {
+            connected,
+            slot,
+            source,
+        }
+    }
+
     fn connect_one(&self, key: &ObjectKey, trigger: &TriggerSpec) -> Result<Arc<dyn Trigger>, ApplyError> {
         let settings = &self.shared.settings;
         let cx = Connect {
@@ -429,6 +442,7 @@ impl Engine {
             clients: settings.clients.clone(),
             endpoints: settings.endpoints.clone(),
             pods: settings.pods.clone(),
+            demand: settings.demand.clone(),
             params: trigger.params.clone(),
         };
         (settings.connect)(&cx).map_err(|error| ApplyError::Trigger {

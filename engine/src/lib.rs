@@ -7,11 +7,14 @@
 //!                                                                                └──> Journal (status, Events, metrics)
 //! ```
 //!
+//! Triggers that are told of changes ([`demand`]) have their object's loop look at once, and are asked before it sleeps.
+//!
 //! The engine knows nothing of Kubernetes: what it observes and changes goes through the ports of [`ports`]. One object has
 //! one loop; a source that hangs, fails or panics is cut off by its own deadline and delays no other object, and no other
 //! trigger of its own object past the next tick. A loop that panics is quarantined.
 
 pub mod board;
+pub mod demand;
 pub mod engine;
 pub mod ports;
 pub mod spec;
@@ -24,8 +27,10 @@ mod reader;
 mod source;
 mod successor;
 mod ticks;
+mod wake;
 
 pub use board::{MetricError, Served};
+pub use demand::{DemandHub, Interceptors};
 pub use engine::{Applied, ApplyError, Engine, Settings};
 pub use ports::{
     Acted, Autoscaler, AutoscalerMetric, AutoscalerSpec, Journal, Leadership, PortError, Ports, Target,

@@ -9,6 +9,7 @@ use dormouse_core::{
     RecordRing, ScalePolicy, TargetKind, TriggerPolicy, TriggerReading, decide,
 };
 use dormouse_scalers::traffic::Traffic;
+use dormouse_scalers::{Hold, Told};
 use jiff::Timestamp;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
@@ -30,6 +31,7 @@ const ATTEMPTS: u32 = 3;
 pub(crate) const PORT_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A trigger and where its readings go.
+#[derive(Clone)]
 pub(crate) struct LiveTrigger {
     pub(crate) connected: ConnectedTrigger,
     pub(crate) slot: Arc<Slot>,
@@ -41,9 +43,9 @@ pub(crate) struct Arrival {
     /// Position in [`Object::triggers`].
     pub(crate) trigger: usize,
     pub(crate) reading: TriggerReading,
-    took: Duration,
-    shared: bool,
-    traffic: Traffic,
+    pub(crate) took: Duration,
+    pub(crate) shared: bool,
+    pub(crate) traffic: Traffic,
 }
 
 /// What survives a change of the object, as long as this process leads.
@@ -52,6 +54,8 @@ pub(crate) struct Memory {
     records: std::sync::Mutex<RecordRing>,
     /// Replicas when last observed; a target that was never seen counts as asleep.
     replicas: AtomicU32,
+    /// The target when last observed or set.
+    seen: std::sync::Mutex<Option<TargetState>>,
     /// When the loop's next polling tick is due; none while no loop runs.
     next_tick: std::sync::Mutex<Option<Instant>>,
 }
@@ -62,12 +66,23 @@ impl Memory {
             last_active: std::sync::Mutex::new(None),
             records: std::sync::Mutex::new(RecordRing::new(RECORDS)),
             replicas: AtomicU32::new(0),
+            seen: std::sync::Mutex::new(None),
             next_tick: std::sync::Mutex::new(None),
         }
     }
 
     pub(crate) fn last_active(&self) -> Option<Timestamp> {
         *lock(&self.last_active)
+    }
+
+    /// The target when last observed or set; `None` before that.
+    pub(crate) fn seen(&self) -> Option<TargetState> {
+        lock(&self.seen).clone()
+    }
+
+    fn note_seen(&self, state: &TargetState) {
+        self.replicas.store(state.replicas, Ordering::Relaxed);
+        *lock(&self.seen) = Some(state.clone());
     }
 
     pub(crate) fn next_tick(&self) -> Option<Instant> {
@@ -81,6 +96,7 @@ impl Memory {
     /// Forgets what an earlier term of leadership knew.
     pub(crate) fn forget_activity(&self) {
         *lock(&self.last_active) = None;
+        *lock(&self.seen) = None;
     }
 
     pub(crate) fn records(&self) -> Vec<DecisionRecord> {
@@ -144,6 +160,9 @@ impl Object {
     /// Asks the source of one trigger. What it says is served from that moment on, whatever the loop does meanwhile.
     pub(crate) async fn read_one(&self, index: usize, trigger: &LiveTrigger) -> Arrival {
         let connected = &trigger.connected;
+        if let Some(pushed) = trigger.pushed() {
+            return self.take_in(index, trigger, pushed.told());
+        }
         let (answer, own) = trigger.source.ask(&connected.scaler, &self.now).await;
         let outcome = connected.reading(&answer);
         let failures = trigger.slot.publish(&answer, &outcome);
@@ -188,20 +207,21 @@ impl Object {
 
     pub(crate) async fn observe(&self, waking: bool) -> Result<TargetState, PortError> {
         let state = within_deadline(self.target.observe(waking)).await?;
-        self.memory.replicas.store(state.replicas, Ordering::Relaxed);
+        self.memory.note_seen(&state);
         Ok(state)
     }
 
     /// Decides, acts and writes it down. Where the target changed since it was seen (a slow trigger may have taken long to
-    /// answer, and the HPA or a person was quicker), it is looked at and decided on again.
+    /// answer, and the HPA or a person was quicker), it is looked at and decided on again. Says whether the target is as was
+    /// decided.
     pub(crate) async fn decide_and_act(
         &self,
         seen: &mut TargetState,
         readings: &ReadingSet,
         late_by: Duration,
-    ) {
+    ) -> bool {
         for attempt in 1..=ATTEMPTS {
-            let record = self.decide(seen.replicas, readings);
+            let (record, holds) = self.decide_surely(seen, readings).await;
             let acted = self.act(&record, seen).await;
             let changed =
                 matches!(&acted, Some(Acted { result: Err(error), .. }) if error.category == CHANGED);
@@ -220,7 +240,10 @@ impl Object {
                     replicas: to,
                     version: None,
                 };
+                self.memory.note_seen(seen);
+                holds.into_iter().for_each(Hold::slept);
             }
+            let done = acted.as_ref().is_none_or(|acted| acted.result.is_ok());
             let outcome = TickOutcome::Decided {
                 record: &record,
                 acted: acted.as_ref(),
@@ -232,8 +255,9 @@ impl Object {
                     outcome,
                 })
                 .await;
-            return;
+            return done;
         }
+        false
     }
 
     pub(crate) fn decide(&self, replicas: u32, readings: &ReadingSet) -> DecisionRecord {
@@ -263,11 +287,11 @@ impl Object {
         if !self.leadership.is_leader() {
             return None;
         }
-        let waking = matches!(record.decision.action, Action::Activate { .. });
+        let waking = matches!(
+            record.decision.action,
+            Action::Activate { .. } | Action::RaiseToDemand { .. }
+        );
         let result = within_deadline(self.target.set_replicas(to, seen, waking)).await;
-        if result.is_ok() {
-            self.memory.replicas.store(to, Ordering::Relaxed);
-        }
         Some(Acted {
             from: record.observation.replicas,
             to,
@@ -287,6 +311,9 @@ impl Object {
             .find(|(_, trigger)| named(trigger))
             .ok_or_else(|| MetricError::UnknownMetric(metric.to_owned()))?;
         let policy = &trigger.connected.policy;
+        if let Some(pushed) = trigger.pushed() {
+            return self.served_told(trigger, pushed.told()).await;
+        }
         let nobody_reads = read_through || self.waits_its_turn.load(Ordering::Relaxed);
         if nobody_reads && !self.rests.load(Ordering::Relaxed) {
             let _one_reader = trigger.slot.reading.lock().await;
@@ -320,17 +347,40 @@ impl Object {
                 age,
                 limit: max_age,
             }),
-            Err(failure) => match self
-                .policy
-                .fallback
-                .filter(|fallback| fallback.holds(latest.failures))
-            {
-                Some(fallback) => self.fallen_back(&fallback, policy).await,
-                None => Err(MetricError::Failing {
-                    metric: name(),
-                    failure,
-                }),
-            },
+            Err(failure) => self.unreadable(policy, failure, latest.failures).await,
+        }
+    }
+
+    /// What a pushed trigger knows at this moment. Its failures are counted by the loop's reads.
+    async fn served_told(&self, trigger: &LiveTrigger, told: Told) -> Result<Served, MetricError> {
+        match told.unknown {
+            None => Ok(Served {
+                value: told.observed.value,
+                at: (self.now)(),
+                fallback: false,
+            }),
+            Some(error) => {
+                let failures = trigger.slot.latest().map_or(0, |latest| latest.failures);
+                let failure = trigger.connected.told_of(&Fault::Failed(error));
+                self.unreadable(&trigger.connected.policy, failure, failures)
+                    .await
+            }
+        }
+    }
+
+    /// What is served of a metric that failed so often in a row.
+    async fn unreadable(
+        &self,
+        policy: &TriggerPolicy,
+        failure: ReadFailure,
+        failures: u32,
+    ) -> Result<Served, MetricError> {
+        match self.policy.fallback.filter(|fallback| fallback.holds(failures)) {
+            Some(fallback) => self.fallen_back(&fallback, policy).await,
+            None => Err(MetricError::Failing {
+                metric: policy.metric_name.clone(),
+                failure,
+            }),
         }
     }
 
@@ -367,13 +417,17 @@ impl Object {
 impl ConnectedTrigger {
     /// What an answer means to this trigger. A value that others asked for is held against its own threshold.
     fn reading(&self, answer: &Answer) -> Result<Reading, ReadFailure> {
-        let told = |fault: &Fault| fault.told_of(&self.policy.trigger_type, &self.policy.metric_name);
-        let observed = answer.outcome.as_ref().map_err(told)?;
+        let observed = answer.outcome.as_ref().map_err(|fault| self.told_of(fault))?;
         let active = match self.question {
             Some(question) => observed.value > question.activation,
             None => observed.active,
         };
-        Reading::new(observed.value, active, answer.at).ok_or_else(|| told(&Fault::NotFinite))
+        Reading::new(observed.value, active, answer.at).ok_or_else(|| self.told_of(&Fault::NotFinite))
+    }
+
+    /// A fault as a failure of this trigger.
+    pub(crate) fn told_of(&self, fault: &Fault) -> ReadFailure {
+        fault.told_of(&self.policy.trigger_type, &self.policy.metric_name)
     }
 }
 

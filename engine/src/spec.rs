@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use dormouse_core::{MetricTarget, ScalePolicy, TargetKind, TriggerPolicy, metric_name};
-use dormouse_scalers::{MetricSpec, Question, Trigger, TriggerParams};
+use dormouse_scalers::{MetricSpec, Pushed, Question, Trigger, TriggerParams};
 use jiff::Timestamp;
 
 /// Namespace and name of a ScaledObject.
@@ -96,6 +96,7 @@ impl ConnectedTrigger {
                 value: metric.target.value(),
             },
             use_cached_metrics: spec.use_cached_metrics,
+            sizes: scaler.pushed().is_some_and(Pushed::sizes),
         };
         Self {
             spec,

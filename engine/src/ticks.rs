@@ -5,6 +5,7 @@
 //!      │                                          ├──> all have come ─────> decide
 //!      │                                          └──> next moment of the cadence: decide; what is outstanding is missing
 //!      ├── a reading that comes later ──> served at once; decides if it is active, or the last one
+//!      ├── news of a trigger that is told of changes ──> wakes or lifts the target, at once
 //!      └── in between, awake ──> sources read for the metrics API alone
 //! ```
 //!
@@ -17,13 +18,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use dormouse_core::{Action, ReadFailure, ReadingSet, TriggerReading};
+use dormouse_core::{Action, ReadingSet, TriggerReading};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use crate::cadence::{Cadence, Moment};
 use crate::object::{Arrival, LiveTrigger, Object, Running};
 use crate::ports::{PortError, TargetState, TickOutcome, TickReport};
+use crate::wake::{Heeded, News};
 
 /// Over how long first ticks are spread after a start or a take-over.
 const SPREAD: Duration = Duration::from_secs(5);
@@ -128,6 +130,7 @@ impl Object {
         let anchor = step.as_ref().map_or(due, |step| step.anchor);
         let cadence = Cadence::new(anchor, self.policy.polling_interval);
         let mut reads = Reads::none(self);
+        let mut news = News::of(self);
         let mut round = Round::new(0, Duration::ZERO);
         let mut moment = Moment {
             at: due,
@@ -140,6 +143,7 @@ impl Object {
             loop {
                 tokio::select! {
                     arrival = reads.next() => self.late(&mut round, arrival).await,
+                    () = news.next() => news.heeded(Box::pin(self.heed_news()).await),
                     () = sleep_until(moment.at) => break,
                 }
             }
@@ -149,7 +153,7 @@ impl Object {
                 self.waits_its_turn.store(false, Ordering::Relaxed);
                 round = Round::new(self.triggers.len(), began.saturating_duration_since(moment.at));
                 let close = cadence.after(began).at;
-                Box::pin(self.polling_tick(&mut reads, &mut round, close)).await;
+                Box::pin(self.polling_tick(&mut reads, &mut news, &mut round, close)).await;
             } else if self.awake() {
                 reads.start(self, |trigger| !trigger.connected.spec.use_cached_metrics);
             }
@@ -182,7 +186,13 @@ impl Object {
 
     /// Asks the target and all sources at the same time, and decides: at once where a reading wakes the target, and else
     /// when all have come, or at `close` with those that have.
-    async fn polling_tick(self: &Arc<Self>, reads: &mut Reads, round: &mut Round, close: Instant) {
+    async fn polling_tick(
+        self: &Arc<Self>,
+        reads: &mut Reads,
+        news: &mut News,
+        round: &mut Round,
+        close: Instant,
+    ) {
         reads.start(self, |_| true);
         let mut observed = pin!(self.observe(false));
         let mut state: Option<Result<TargetState, PortError>> = None;
@@ -193,6 +203,14 @@ impl Object {
                 arrival = reads.next() => {
                     self.note(&arrival);
                     round.take(arrival);
+                }
+                // Not delayed by a target or a source that is slow. What this tick saw of the target is old then.
+                () = news.next() => {
+                    let heeded = self.heed_news().await;
+                    news.heeded(heeded);
+                    if heeded == Heeded::Acted {
+                        state = Some(self.observe(true).await);
+                    }
                 }
                 () = sleep_until(close), if state.is_some() => {}
             }
@@ -246,32 +264,14 @@ impl Object {
         }
     }
 
-    /// The readings in the order of the policy. One that has not come yet is missing, which never lowers anything; where the
-    /// read before it failed, that failure stands.
+    /// The readings in the order of the policy: of pushed triggers what they know now, which may be more than when the tick
+    /// began. Those that have not come are [outstanding](LiveTrigger::outstanding).
     fn in_order(&self, round: &Round) -> ReadingSet {
-        let outstanding = |trigger: &LiveTrigger| {
-            let standing = trigger
-                .slot
-                .latest()
-                .and_then(|latest| Some((latest.outcome.err()?, latest.failures)));
-            let (failure, failures) = standing.unwrap_or_else(|| {
-                let pending = ReadFailure {
-                    category: "pending",
-                    message: "not read yet".into(),
-                };
-                (pending, 0)
-            });
-            TriggerReading {
-                metric_name: trigger.connected.policy.metric_name.clone(),
-                outcome: Err(failure),
-                failures,
-            }
-        };
         let readings = self.triggers.iter().zip(&round.readings);
-        ReadingSet(
-            readings
-                .map(|(trigger, reading)| reading.clone().unwrap_or_else(|| outstanding(trigger)))
-                .collect(),
-        )
+        let newest = |(trigger, reading): (&LiveTrigger, &Option<TriggerReading>)| match trigger.pushed() {
+            Some(pushed) => self.certain(trigger, &pushed.told()),
+            None => reading.clone().unwrap_or_else(|| trigger.outstanding()),
+        };
+        ReadingSet(readings.map(newest).collect())
     }
 }

@@ -215,7 +215,7 @@ impl OperatorJournal {
                 self.events
                     .send(about, true, "KEDAScaleTargetDeactivationFailed", note);
             }
-            (Action::RaiseToMinimum { .. } | Action::Stay, _) => {}
+            (Action::RaiseToMinimum { .. } | Action::RaiseToDemand { .. } | Action::Stay, _) => {}
         }
     }
 

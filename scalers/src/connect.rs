@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 
 use crate::clients::{Clients, HostList};
+use crate::demand_source::DemandSource;
 use crate::error::ReadError;
 use crate::sensitive::Sensitive;
 
@@ -57,6 +58,8 @@ pub struct Connect {
     pub endpoints: Option<Arc<dyn ServiceEndpoints>>,
     /// Counts pods, for `kubernetes-workload`; `None` where there is no cluster.
     pub pods: Option<Arc<dyn CountPods>>,
+    /// The demand for HTTP routes, for `external-push`; `None` where no interceptor reports.
+    pub demand: Option<Arc<dyn DemandSource>>,
     /// The trigger's own parameters.
     pub params: TriggerParams,
 }

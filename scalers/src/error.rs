@@ -48,6 +48,8 @@ pub enum ReadErrorKind {
     EgressDenied,
     /// The answer makes no sense.
     BadAnswer,
+    /// Something is under way that must not be cut off.
+    Busy,
     /// The code that reads it failed.
     Internal,
 }
@@ -64,6 +66,7 @@ impl ReadErrorKind {
             Self::Throttled { .. } => "throttled",
             Self::EgressDenied => "egress-denied",
             Self::BadAnswer => "bad-answer",
+            Self::Busy => "busy",
             Self::Internal => "internal",
         }
     }

@@ -8,8 +8,10 @@ mod backpressure;
 pub mod clients;
 pub mod connect;
 pub mod cpu_memory;
+pub mod demand_source;
 pub mod error;
 pub mod metadata;
+pub mod pushed;
 pub mod registry;
 pub mod scaler;
 pub mod sensitive;
@@ -17,6 +19,7 @@ pub mod traffic;
 
 mod aws_sqs_queue;
 mod cron;
+mod external_push;
 mod http_auth;
 mod http_read;
 mod kubernetes_workload;
@@ -35,7 +38,10 @@ pub use connect::{
     AuthParams, Connect, CountPods, CountedBy, PodIdentity, ReadyEndpoint, ServiceEndpoints, TriggerParams,
 };
 pub use cpu_memory::{resource_metric, resource_of};
+pub use demand_source::{DemandSource, RateScaling, RouteScaling};
 pub use error::{ConfigError, ReadError};
+pub use external_push::OwnAddresses;
+pub use pushed::{Hold, Pushed, Told};
 pub use registry::{REGISTRY, connect};
 pub use scaler::{MetricSpec, Observed, Question, Scaler, Target, Trigger};
 pub use sensitive::Sensitive;

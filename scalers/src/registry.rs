@@ -7,13 +7,21 @@ use crate::error::ConfigError;
 use crate::metadata;
 use crate::scaler::{Scaler, Trigger};
 use crate::{
-    aws_sqs_queue, cpu_memory, cron, kubernetes_workload, metrics_api, prometheus, redis, redis_streams,
+    aws_sqs_queue, cpu_memory, cron, external_push, kubernetes_workload, metrics_api, prometheus, redis,
+    redis_streams,
 };
 
 /// All trigger types, sorted by name.
 pub static REGISTRY: &[Registration] = &[
     Registration::of::<aws_sqs_queue::AwsSqsQueue>(),
     Registration::of::<cron::Cron>(),
+    Registration {
+        trigger_type: "external",
+        label: "externalScaler",
+        connect: |cx| external_push::connect(cx, "externalScaler"),
+        ..EXTERNAL_PUSH
+    },
+    EXTERNAL_PUSH,
     Registration::of::<kubernetes_workload::KubernetesWorkload>(),
     Registration::of::<metrics_api::MetricsApi>(),
     Registration::of::<prometheus::Prometheus>(),
@@ -24,6 +32,15 @@ pub static REGISTRY: &[Registration] = &[
     Registration::of::<redis_streams::RedisStreams<redis_streams::RedisSentinelStreamsMetadata>>(),
     Registration::of::<redis_streams::RedisStreams<redis_streams::RedisStreamsMetadata>>(),
 ];
+
+/// An external scaler is given all metadata of its trigger: no key is unknown.
+const EXTERNAL_PUSH: Registration = Registration {
+    trigger_type: "external-push",
+    label: "externalPushScaler",
+    connect: |cx| external_push::connect(cx, "externalPushScaler"),
+    unmatched: |_| Vec::new(),
+    page: metadata::page::<external_push::ExternalMetadata>,
+};
 
 /// A trigger type and how it is built.
 pub struct Registration {
@@ -105,11 +122,13 @@ mod tests {
         "clients",
         "connect",
         "cpu_memory",
+        "demand_source",
         "error",
         "http_auth",
         "http_read",
         "lib",
         "metadata",
+        "pushed",
         "redis_client",
         "registry",
         "scaler",
@@ -129,6 +148,8 @@ mod tests {
             [
                 "awsSqsQueueScaler",
                 "cronScaler",
+                "externalPushScaler",
+                "externalScaler",
                 "kubernetesWorkloadScaler",
                 "metricsAPIScaler",
                 "prometheusScaler",
@@ -140,6 +161,7 @@ mod tests {
 
     /// Types that share the file of another one.
     const IN_FAMILIES: &[&str] = &[
+        "external",
         "redis-cluster",
         "redis-cluster-streams",
         "redis-sentinel",

@@ -10,6 +10,7 @@ use crate::clients::Fingerprint;
 use crate::connect::Connect;
 use crate::error::{ConfigError, ReadError};
 use crate::metadata::Metadata;
+use crate::pushed::Pushed;
 
 /// Reads one trigger type.
 pub trait Scaler: Sized + Send + Sync + 'static {
@@ -122,6 +123,18 @@ pub trait Trigger: Send + Sync {
     fn read(self: Arc<Self>) -> BoxFuture<'static, Result<Observed, ReadError>>;
     /// See [`Scaler::question`]; with type and deadline in its fingerprint.
     fn question(&self) -> Option<Question> {
+        None
+    }
+    /// A trigger may give the HPA a second metric: this reads it.
+    fn beside(&self) -> Option<Arc<dyn Trigger>> {
+        None
+    }
+    /// Whether it would be built the same now. What its metadata names may have changed.
+    fn is_current(&self) -> bool {
+        true
+    }
+    /// Where it is told of changes, and never has to ask.
+    fn pushed(&self) -> Option<&dyn Pushed> {
         None
     }
 }

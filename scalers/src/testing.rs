@@ -37,6 +37,7 @@ pub(crate) fn context(params: TriggerParams) -> Connect {
         })),
         endpoints: None,
         pods: None,
+        demand: None,
         params,
     }
 }

@@ -4,6 +4,7 @@ use crate::reading::{ReadFailure, Reading};
 use crate::replicas::ReplicaRange;
 use crate::resource::{PodResource, ResourceMetric, ResourceTarget};
 
+mod demand;
 mod properties;
 
 const NOW: i64 = 1_000_000;
@@ -32,6 +33,7 @@ fn policy(min: Option<u32>, max: u32, idle: Option<u32>, triggers: usize) -> Sca
                     value: 5.0,
                 },
                 use_cached_metrics: false,
+                sizes: false,
             })
             .collect(),
         resources: Vec::new(),

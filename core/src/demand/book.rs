@@ -54,9 +54,12 @@ impl DemandBook {
         Self::default()
     }
 
-    /// Takes in a report, unless a newer one of its reporter is known. Gives back the followed routes that have to be looked
-    /// at now: demand appeared, or more waits while nothing is served.
+    /// Takes in a report, unless a newer one of its reporter is known; the newest one again is a heartbeat. Gives back the
+    /// followed routes that have to be looked at now: demand appeared, or more waits while nothing is served.
     pub fn apply(&mut self, report: DemandReport, now: Instant) -> Vec<RouteKey> {
+        if self.heartbeat(&report.reporter, report.session, report.sequence, now) {
+            return Vec::new();
+        }
         let before = self.reporters.get(&report.reporter);
         if before.is_some_and(|before| !before.gives_way_to(&report, now)) {
             return Vec::new();

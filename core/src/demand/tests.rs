@@ -156,6 +156,21 @@ fn silence_is_unknown_and_not_zero_and_what_others_hold_is_still_certain() {
 }
 
 #[test]
+fn the_newest_report_again_is_a_heartbeat_and_an_older_one_is_not() {
+    let mut clock = Clock::new();
+    clock.list(&[A]);
+    clock.apply(report(A, 1, 0, 0, 0));
+    clock.apply(report(A, 2, 0, 1, 1));
+    clock.pass(2.0);
+    clock.apply(report(A, 2, 0, 1, 1));
+    clock.pass(2.0);
+    assert_eq!(clock.known(), Some((0, 1)));
+    clock.apply(report(A, 1, 0, 0, 0));
+    clock.pass(1.0);
+    assert_eq!(clock.known(), None);
+}
+
+#[test]
 fn a_heartbeat_of_a_report_that_is_not_known_says_nothing() {
     let mut clock = Clock::new();
     clock.list(&[A]);

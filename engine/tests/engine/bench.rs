@@ -14,13 +14,13 @@ use std::time::Duration;
 use dormouse_core::{Pause, ReplicaRange, ScalePolicy, TargetKind};
 use dormouse_engine::ports::CHANGED;
 use dormouse_engine::{
-    Autoscaler, AutoscalerSpec, Engine, Journal, Leadership, MetricError, ObjectKey, ObjectSpec, PortError,
-    Ports, Settings, Target, TargetState, TickOutcome, TickReport, TriggerRead, TriggerSpec,
+    Autoscaler, AutoscalerSpec, DemandHub, Engine, Journal, Leadership, MetricError, ObjectKey, ObjectSpec,
+    PortError, Ports, Settings, Target, TargetState, TickOutcome, TickReport, TriggerRead, TriggerSpec,
 };
 use dormouse_scalers::clients::{Clients, ClientsConfig, Fingerprint};
 use dormouse_scalers::error::ReadErrorKind;
 use dormouse_scalers::{
-    ConfigError, Connect, MetricSpec, Observed, Question, ReadError, Trigger, TriggerParams,
+    ConfigError, Connect, DemandSource, MetricSpec, Observed, Question, ReadError, Trigger, TriggerParams,
 };
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -264,6 +264,11 @@ pub(crate) struct Bench {
 impl Bench {
     /// An engine whose triggers, named `a`, `b` and so on, are scripted.
     pub(crate) fn new(sources: &[(&str, Source)]) -> Self {
+        Self::with_demand(sources, None)
+    }
+
+    /// The same, and what asks for HTTP demand is answered by `demand`.
+    pub(crate) fn with_demand(sources: &[(&str, Source)], demand: Option<DemandHub>) -> Self {
         let script = |source| Script {
             source: Arc::new(Mutex::new(source)),
             reads: Arc::default(),
@@ -276,6 +281,9 @@ impl Bench {
         *world.started.lock().unwrap() = Some(Instant::now());
         let known = scripts.clone();
         let connect = move |cx: &Connect| -> Result<Arc<dyn Trigger>, ConfigError> {
+            if cx.params.trigger_type != "scripted" {
+                return dormouse_scalers::connect(cx);
+            }
             let name = cx.params.metadata["name"].clone();
             match known.get(&name) {
                 Some(script) => Ok(Arc::new(Scripted {
@@ -297,6 +305,7 @@ impl Bench {
             None,
         );
         settings.connect = Arc::new(connect);
+        settings.demand = demand.map(|demand| Arc::new(demand) as Arc<dyn DemandSource>);
         settings.now = Arc::new(move || base + started.elapsed());
         let lease = Arc::new(Lease(watch::Sender::new(true)));
         let engine = Engine::new(settings, Arc::new(Notes(world.clone())), lease.clone());

@@ -1,6 +1,7 @@
 //! The engine on paused time, with scripted triggers and a target in memory.
 
 mod bench;
+mod demand;
 mod faults;
 mod sharing;
 mod view;

@@ -181,6 +181,7 @@ impl DecisionPage {
                 Action::Activate { .. } => "activate",
                 Action::Deactivate { .. } => "deactivate",
                 Action::RaiseToMinimum { .. } => "raiseToMinimum",
+                Action::RaiseToDemand { .. } => "raiseToDemand",
             },
             to: decision.action.target(),
             reason: decision.reason.name(),

@@ -109,6 +109,7 @@ async fn with_http(page: &Page) {
         })),
         endpoints: None,
         pods: None,
+        demand: None,
         params,
     };
     let trigger = dormouse_scalers::connect(&connect);

@@ -47,6 +47,7 @@ prop_compose! {
         cooldown in 0u64..600,
         replicas in 0u32..25,
         last_active in proptest::option::of(NOW - 900..NOW + 5),
+        sizes: bool,
     ) -> (ScalePolicy, Observation, Vec<Said>) {
         let (min, max, idle) = bounds;
         let idle = idle.filter(|idle| min.is_some_and(|min| *idle < min.max(1)));
@@ -55,6 +56,7 @@ prop_compose! {
         policy.fallback = fallback;
         policy.force_activation = force;
         policy.cooldown_period = Duration::from_secs(cooldown);
+        policy.triggers.iter_mut().for_each(|trigger| trigger.sizes = sizes);
         (policy, observed(replicas, last_active), said)
     }
 }
@@ -107,6 +109,19 @@ proptest! {
             // The lift of a resting target to its minimum is the HPA's business once something is active.
             prop_assert!(desired(&busier) >= desired(&said) || seen.replicas < policy.replicas.min());
         }
+    }
+
+    #[test]
+    fn what_waits_unserved_is_never_met_with_fewer_replicas(
+        (policy, seen, said) in any_case(),
+        value in 0.0f64..400.0,
+    ) {
+        let mut readings = readings(&said);
+        let mut waits = Reading::new(value, true, at(NOW)).unwrap();
+        waits.waiting = true;
+        readings.0[0].outcome = Ok(waits);
+        let decision = decide(&policy, &seen, &readings, at(NOW));
+        prop_assert!(decision.action.target().is_none_or(|to| to > seen.replicas && to <= policy.replicas.max()));
     }
 
     #[test]
