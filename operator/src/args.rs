@@ -12,6 +12,8 @@ use dormouse_runtime::telemetry::{Encoder, LogLevel, TimeEncoding};
 use dormouse_scalers::clients::{HostList, MinTls};
 use dormouse_scalers::metadata::TimeSpan;
 
+use crate::demand::DemandArgs;
+
 /// `dormouse operator`
 #[derive(Args, Clone, Debug)]
 pub struct OperatorArgs {
@@ -30,6 +32,9 @@ pub struct OperatorArgs {
     /// Where external.metrics.k8s.io is served.
     #[arg(long, default_value = ":6443")]
     pub metrics_api_bind_address: BindAddress,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would take it for help")]
+    pub demand: DemandArgs,
     /// The Secret that holds the CA and the serving certificate.
     #[arg(long, default_value = "kedaorg-certs")]
     pub cert_secret_name: String,

@@ -14,6 +14,7 @@ pub mod changes;
 pub mod conflicts;
 pub mod context;
 pub mod debug;
+pub mod demand;
 pub mod egress;
 pub mod endpoints;
 pub mod events;

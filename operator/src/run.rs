@@ -5,6 +5,8 @@
 //!             follower, until the Service has forgotten this pod ──> exit 0
 //! ```
 
+mod objects;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,7 +16,7 @@ use dormouse_api::{ClusterTriggerAuthentication, ScaledObject, TriggerAuthentica
 use dormouse_engine::{Engine, Leadership, ObjectKey, Settings};
 use dormouse_kubernetes::discovery::Discovery;
 use dormouse_kubernetes::lease::{self, LeaseConfig};
-use dormouse_kubernetes::{Action, Change, Cluster, Priority, Queue, Watch, Watched};
+use dormouse_kubernetes::{Change, Cluster, Priority, Queue, Watch, Watched};
 use dormouse_runtime::admin::{self, Readiness};
 use dormouse_runtime::telemetry::{self, LogOptions};
 use dormouse_runtime::{Metrics, Supervisor, shutdown};
@@ -29,10 +31,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::args::OperatorArgs;
+use crate::authentications;
 use crate::certificates::{RotationSettings, ServingCertificate};
 use crate::changes::{self, Seen};
 use crate::context::{Context, Stores, VERSION, engine_key};
 use crate::debug::DebugPage;
+use crate::demand::DemandParts;
 use crate::egress::ApiServer;
 use crate::endpoints::SliceEndpoints;
 use crate::events::Events;
@@ -46,20 +50,15 @@ use crate::peers::{Leader, TOKEN_FILE};
 use crate::pods::PodCounter;
 use crate::references::References;
 use crate::status_book::StatusBook;
-use crate::work::{Work, or_later};
-use crate::{authentications, reconcile};
+use crate::work::Work;
 
 /// How long requests still come in after this pod was asked to stop: until every node has heard that it is unready.
 const ENDPOINT_PROPAGATION: Duration = Duration::from_secs(3);
 /// How long the whole stop may take.
 const GRACE: Duration = Duration::from_secs(9);
-/// Authentications brought in order at once.
-const AUTHENTICATION_WORKERS: usize = 4;
 /// How long the changes of what an object refers to are gathered before it is looked at again: a key and its secret half may
 /// be in two objects, and one without the other is no use.
 const SETTLE: Duration = Duration::from_millis(500);
-/// Statuses put right at once that somebody else changed.
-const STATUS_WORKERS: usize = 4;
 
 /// Runs the operator until it is told to stop.
 ///
@@ -85,6 +84,10 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
     let admin_listener = bind(args.health_probe_bind_address.0, "health probes").await?;
     let metrics_listener = bind(args.metrics_bind_address.0, "metrics").await?;
     let api_listener = bind(args.metrics_api_bind_address.0, "the metrics API").await?;
+    let demand_listener = match args.demand.demand_bind_address {
+        Some(address) => Some(bind(address.0, "interceptors").await?),
+        None => None,
+    };
     let debug_page = DebugPage::default();
     let health = admin::health(readiness.clone())
         .merge(admin::log_level(telemetry))
@@ -112,6 +115,18 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
 
     let parts = assemble(&args, &cluster, api_server, &metrics, &fence, &mut supervisor);
     debug_page.open(parts.cx.clone());
+    if let Some(listener) = demand_listener {
+        let (namespace, certificate) = (&args.pod_namespace, parts.certificate.resolver());
+        let demand = &parts.demand;
+        demand.start(
+            &args.demand,
+            namespace,
+            &cluster,
+            listener,
+            certificate,
+            &mut supervisor,
+        );
+    }
     serve_metrics_api(
         &args,
         &cluster,
@@ -126,7 +141,7 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
     let synced = readiness.check("watches");
     supervisor.spawn(
         "objects",
-        work(
+        objects::work(
             parts,
             fence,
             synced,
@@ -178,6 +193,8 @@ struct Parts {
     cx: Arc<Context>,
     queues: Work,
     journal: Arc<OperatorJournal>,
+    demand: DemandParts,
+    certificate: ServingCertificate,
 }
 
 fn assemble(
@@ -240,7 +257,9 @@ fn assemble(
             calls: calls.clone(),
         })),
     );
+    let demand = DemandParts::new(&args.demand, &args.pod_namespace);
     let settings = Settings {
+        demand: Some(Arc::new(demand.hub.clone())),
         pods: Some(Arc::new(PodCounter {
             client: client.clone(),
             calls: calls.clone(),
@@ -281,7 +300,13 @@ fn assemble(
         "undecodable objects",
         queues.undecodable.clone().run(cx.clone(), stopping),
     );
-    Parts { cx, queues, journal }
+    Parts {
+        cx,
+        queues,
+        journal,
+        demand,
+        certificate: ServingCertificate::new(),
+    }
 }
 
 /// Starts the watches. Each change that is worth it puts a key into a queue; nothing else happens on the watches' tasks.
@@ -409,7 +434,7 @@ async fn serve_metrics_api(
     supervisor: &mut Supervisor,
 ) {
     let stopping = supervisor.token();
-    let certificate = ServingCertificate::new();
+    let certificate = parts.certificate.clone();
     if args.enable_cert_rotation {
         let settings = RotationSettings {
             secret: args.cert_secret_name.clone(),
@@ -487,105 +512,4 @@ async fn own_user(cluster: &Cluster, namespace: &str) -> String {
             dormouse_api::labels::OPERATOR_SERVICE
         )
     })
-}
-
-/// Waits for the watches, then keeps every object in order until the process stops; then gives the lease free.
-async fn work(
-    parts: Parts,
-    fence: Fence,
-    synced: admin::Ready,
-    max_reconciles: usize,
-    stopping: CancellationToken,
-    released: CancellationToken,
-) {
-    let Parts { cx, queues, journal } = parts;
-    let stores = cx.stores.clone();
-    let all_synced = async {
-        stores.scaled_objects.synced().await;
-        stores.hpas.synced().await;
-        stores.trigger_authentications.synced().await;
-        stores.cluster_trigger_authentications.synced().await;
-    };
-    if stopping.run_until_cancelled(all_synced).await.is_some() {
-        synced.set(true);
-        info!(objects = stores.scaled_objects.len(), "watches are current");
-        queues.resume_all(&stores);
-        let objects = queues.objects.run(max_reconciles, stopping.clone(), |key| {
-            let (cx, journal, resumed) = (cx.clone(), journal.clone(), queues.take_resuming(&key));
-            async move {
-                let outcome = reconcile::reconcile(&cx, &key, resumed).await;
-                if cx
-                    .stores
-                    .scaled_objects
-                    .get(&crate::context::watch_key(&key))
-                    .is_none()
-                {
-                    journal.forget(&key);
-                }
-                outcome.map(|()| Action::Done)
-            }
-        });
-        let authentications = queues
-            .authentications
-            .run(AUTHENTICATION_WORKERS, stopping.clone(), |key| {
-                let cx = cx.clone();
-                async move {
-                    let outcome = authentications::reconcile::<TriggerAuthentication>(&cx, &key).await;
-                    or_later(&key, outcome)
-                }
-            });
-        let cluster_authentications =
-            queues
-                .cluster_authentications
-                .run(AUTHENTICATION_WORKERS, stopping.clone(), |key| {
-                    let cx = cx.clone();
-                    async move {
-                        let outcome =
-                            authentications::reconcile::<ClusterTriggerAuthentication>(&cx, &key).await;
-                        or_later(&key, outcome)
-                    }
-                });
-        let statuses = queues.statuses.run(STATUS_WORKERS, stopping.clone(), |key| {
-            let cx = cx.clone();
-            async move {
-                let Some(object) = cx.stores.scaled_objects.get(&crate::context::watch_key(&key)) else {
-                    return Ok(Action::Done);
-                };
-                let wait = cx.status.take_in(&key, &object).await;
-                wait.map(|wait| wait.map_or(Action::Done, Action::After))
-            }
-        });
-        let takeovers = take_overs(&cx, &queues, &fence, &stopping);
-        tokio::join!(
-            objects,
-            authentications,
-            cluster_authentications,
-            statuses,
-            takeovers
-        );
-    }
-    drop(synced);
-    cx.engine.stop_all().await;
-    released.cancel();
-}
-
-/// At each take-over everything is looked at again: another process wrote until now.
-async fn take_overs(cx: &Context, queues: &Work, fence: &Fence, stopping: &CancellationToken) {
-    let mut leads = fence.subscribe();
-    let follow = async {
-        loop {
-            if leads.wait_for(|leads| *leads).await.is_err() {
-                return;
-            }
-            info!("this replica leads");
-            cx.status.close_all();
-            queues.resume_all(&cx.stores);
-            if leads.wait_for(|leads| !*leads).await.is_err() {
-                return;
-            }
-            cx.metrics.forget_all();
-            warn!("this replica no longer leads");
-        }
-    };
-    stopping.run_until_cancelled(follow).await;
 }

@@ -50,7 +50,7 @@ pub(crate) struct ExternalMetadata {
     /// Address of the scaler: the Service of the interceptors' scaler, by any of its names in the cluster, or one of the
     /// operator's `--external-scaler-aliases`.
     scaler_address: String,
-    /// Name of the InterceptorRoute.
+    /// Name of the InterceptorRoute. Must be given.
     interceptor_route: Option<String>,
 }
 

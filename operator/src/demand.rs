@@ -1,0 +1,31 @@
+//! The operator's side of the demand stream: what interceptors hold comes in, what they are asked to hold goes out.
+//!
+//! ```text
+//! interceptor ─ TLS, token ─> server ─> Reviewer: whose pod is it? ─> session ── reports ──> DemandHub ─> engine
+//!                                                                       ^  └── hold answers ─┐
+//! engine, before 1 -> 0 ── Interceptors::hold ─────────────────────> Sessions <──────────────┘
+//! pods of interceptors ── watch ── which of them exist ──────────────────────────────────> DemandHub
+//! ```
+//!
+//! Every replica listens, and so a new leader's book is warm. Everything is bounded: connections, sessions, the size of a
+//! message, the routes in it, and the time in which something has to be heard.
+
+mod args;
+mod messages;
+mod pods;
+mod reviewer;
+mod server;
+mod service;
+mod sessions;
+mod start;
+
+#[cfg(test)]
+mod tests;
+
+pub use args::DemandArgs;
+pub use pods::{InterceptorPod, follow_pods};
+pub use reviewer::{ReviewFailed, Reviewer, TokenReviewer};
+pub use server::serve;
+pub use service::DemandService;
+pub use sessions::Sessions;
+pub use start::DemandParts;

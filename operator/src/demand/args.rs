@@ -1,0 +1,28 @@
+//! What the operator is told about interceptors.
+
+use clap::Args;
+
+use crate::args::BindAddress;
+
+/// Where interceptors report, and which they are.
+#[derive(Args, Clone, Debug)]
+pub struct DemandArgs {
+    /// Where interceptors report their demand; without it, none can.
+    #[arg(long)]
+    pub demand_bind_address: Option<BindAddress>,
+    /// Label selector of the interceptors' pods, in the operator's namespace.
+    #[arg(long, default_value = "app.kubernetes.io/component=interceptor")]
+    pub interceptor_selector: String,
+    /// Service account that interceptors run as, in the operator's namespace; may be given more than once.
+    #[arg(
+        long = "interceptor-service-account",
+        default_value = "keda-add-ons-http-interceptor"
+    )]
+    pub interceptor_service_accounts: Vec<String>,
+    /// Name of the Service that ScaledObjects give as scalerAddress, in the operator's namespace.
+    #[arg(long, default_value = "keda-add-ons-http-external-scaler")]
+    pub external_scaler_service: String,
+    /// Further addresses that ScaledObjects may give instead, separated by commas.
+    #[arg(long, value_delimiter = ',')]
+    pub external_scaler_aliases: Vec<String>,
+}

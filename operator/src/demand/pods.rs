@@ -1,0 +1,132 @@
+//! Which interceptors exist: their pods.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::sync::Arc;
+
+use dormouse_engine::DemandHub;
+use dormouse_kubernetes::{Namespaces, Watch};
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::{Client, Resource};
+use serde::Deserialize;
+use tokio::sync::Notify;
+
+/// A pod, as far as it tells whether it may hold requests.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct InterceptorPod {
+    /// Name and uid.
+    #[serde(default, deserialize_with = "dormouse_kubernetes::slim::lean")]
+    pub metadata: ObjectMeta,
+    /// How far it has come.
+    #[serde(default)]
+    pub status: PodStatus,
+}
+
+/// The part of a pod's status that is read.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct PodStatus {
+    /// `Pending`, `Running`, `Succeeded`, `Failed` or `Unknown`.
+    #[serde(default)]
+    pub phase: String,
+}
+
+impl InterceptorPod {
+    /// The uid of a pod whose container may hold requests: it was started once, and not all of it has ended. Only that makes
+    /// its silence mean anything; one that waits for a node or an image has never had a request.
+    fn reporter(&self) -> Option<Arc<str>> {
+        let may_hold = !matches!(
+            self.status.phase.as_str(),
+            "" | "Pending" | "Succeeded" | "Failed"
+        );
+        self.metadata.uid.as_deref().filter(|_| may_hold).map(Arc::from)
+    }
+}
+
+impl Resource for InterceptorPod {
+    type DynamicType = ();
+    type Scope = NamespaceResourceScope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        Pod::kind(&())
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        Pod::group(&())
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        Pod::version(&())
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        Pod::plural(&())
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+/// Tells `hub` which interceptors exist: the pods of `namespace` that `selector` matches. Nothing is told before they have
+/// all been listed once. Never returns.
+pub fn follow_pods(
+    client: &Client,
+    namespace: &str,
+    selector: &str,
+    hub: DemandHub,
+) -> impl Future<Output = ()> + Send + 'static {
+    let changed = Arc::new(Notify::new());
+    let tell = changed.clone();
+    let scope = Namespaces::These(vec![namespace.to_owned()]);
+    let watch = Watch::<InterceptorPod>::within(client, &scope).labels(selector);
+    let (pods, watch) = watch.on_change(move |_, _| tell.notify_one()).start();
+    let list = async move {
+        pods.synced().await;
+        loop {
+            let reporters: BTreeSet<_> = pods.list().iter().filter_map(|pod| pod.reporter()).collect();
+            hub.listed(reporters);
+            changed.notified().await;
+        }
+    };
+    async move {
+        tokio::select! {
+            () = watch => {}
+            () = list => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_a_pod_that_was_started_and_has_not_ended_may_hold_requests() {
+        for (phase, may_hold) in [
+            ("Pending", false),
+            ("Running", true),
+            ("Unknown", true),
+            ("Succeeded", false),
+            ("Failed", false),
+        ] {
+            let pod = json!({"metadata": {"name": "i", "uid": "u1"}, "status": {"phase": phase}});
+            let pod: InterceptorPod = serde_json::from_value(pod).unwrap();
+            assert_eq!(pod.reporter().as_deref(), may_hold.then_some("u1"), "{phase}");
+        }
+        let terminating = json!({
+            "metadata": {"name": "i", "uid": "u1", "deletionTimestamp": "2026-11-21T05:40:55Z"},
+            "status": {"phase": "Running"},
+        });
+        let terminating: InterceptorPod = serde_json::from_value(terminating).unwrap();
+        assert!(terminating.reporter().is_some(), "it may still hold some");
+    }
+}

@@ -1,0 +1,70 @@
+//! The parts of the demand server, put together.
+
+use std::sync::Arc;
+
+use dormouse_engine::DemandHub;
+use dormouse_kubernetes::Cluster;
+use dormouse_runtime::Supervisor;
+use dormouse_scalers::OwnAddresses;
+use rustls::server::ResolvesServerCert;
+use tokio::net::TcpListener;
+
+use super::args::DemandArgs;
+use super::pods::follow_pods;
+use super::reviewer::TokenReviewer;
+use super::server::serve;
+use super::service::DemandService;
+use super::sessions::Sessions;
+
+/// The demand that interceptors report to this process, and the interceptors.
+#[derive(Clone)]
+pub struct DemandParts {
+    /// What is known.
+    pub hub: DemandHub,
+    sessions: Sessions,
+}
+
+impl DemandParts {
+    /// Nothing is known yet. `namespace` is the operator's.
+    #[must_use]
+    pub fn new(args: &DemandArgs, namespace: &str) -> Self {
+        let sessions = Sessions::default();
+        let aliases = args.external_scaler_aliases.clone();
+        let addresses = OwnAddresses::new(&*args.external_scaler_service, namespace, aliases);
+        Self {
+            hub: DemandHub::new(addresses, Arc::new(sessions.clone())),
+            sessions,
+        }
+    }
+
+    /// Listens to interceptors, and follows which of them exist, until the process stops.
+    pub fn start(
+        &self,
+        args: &DemandArgs,
+        namespace: &str,
+        cluster: &Cluster,
+        listener: TcpListener,
+        certificate: Arc<dyn ResolvesServerCert>,
+        supervisor: &mut Supervisor,
+    ) {
+        let user = |account: &String| format!("system:serviceaccount:{namespace}:{account}");
+        let users = args.interceptor_service_accounts.iter().map(user);
+        let reviewer = TokenReviewer::new(cluster.client.clone(), cluster.calls.clone(), users);
+        let service = DemandService::new(self.hub.clone(), self.sessions.clone(), Arc::new(reviewer));
+        let stop = supervisor.token().cancelled_owned();
+        supervisor.spawn("demand server", serve(listener, certificate, service, stop));
+        let stopping = supervisor.token();
+        let follow = follow_pods(
+            &cluster.client,
+            namespace,
+            &args.interceptor_selector,
+            self.hub.clone(),
+        );
+        supervisor.spawn("watch of interceptors", async move {
+            tokio::select! {
+                () = follow => {}
+                () = stopping.cancelled() => {}
+            }
+        });
+    }
+}
