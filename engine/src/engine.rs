@@ -1,7 +1,7 @@
 //! All objects of this process.
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -117,6 +117,12 @@ impl Entry {
         self.object.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    fn rest(&self) {
+        if let Some(object) = self.object() {
+            object.rests.store(true, Ordering::Relaxed);
+        }
+    }
+
     fn replace(&self, object: Option<Arc<Object>>) {
         *self.object.write().unwrap_or_else(PoisonError::into_inner) = object;
     }
@@ -224,6 +230,7 @@ impl Engine {
                 && before.policy == policy
                 && applied.built.is_empty()
                 && before.triggers.len() == triggers.len()
+                && !before.rests.load(Ordering::Relaxed)
         });
         let should_run = leads;
         if same && (running || !should_run) {
@@ -249,6 +256,7 @@ impl Engine {
             leadership: self.shared.leadership.clone(),
             now: self.shared.settings.now.clone(),
             waits_its_turn: AtomicBool::new(!should_run || spread),
+            rests: AtomicBool::new(false),
         });
         entry.replace(Some(object.clone()));
         if should_run {
@@ -291,12 +299,14 @@ impl Engine {
         }
     }
 
-    /// Stops an object's loop: it may no longer touch its target. Says whether one ran. What was read is still served.
+    /// Stops an object's loop: it may no longer touch its target. Says whether one ran. What was read is still served, and
+    /// nothing more is read, for a metrics request either.
     pub async fn stop(&self, key: &ObjectKey) -> bool {
         let Some(entry) = self.entry(key) else {
             return false;
         };
         let mut looping = entry.looping.lock().await;
+        entry.rest();
         end(looping.take()).await
     }
 
@@ -314,6 +324,7 @@ impl Engine {
     ) -> Result<bool, ApplyError> {
         let entry = self.entry_or_new(key);
         let mut looping = entry.looping.lock().await;
+        entry.rest();
         let stopped = end(looping.take()).await;
         if !self.shared.leadership.is_leader() {
             return Ok(stopped);

@@ -122,6 +122,8 @@ pub(crate) struct Object {
     pub(crate) now: Clock,
     /// No tick has come yet since this process began to lead: until then, what a metrics request needs is read for it.
     pub(crate) waits_its_turn: AtomicBool,
+    /// Stopped on purpose, as by a pause: from then on nobody keeps its credentials current, and nothing is read for it.
+    pub(crate) rests: AtomicBool,
 }
 
 impl Object {
@@ -312,7 +314,8 @@ impl Object {
         if let Some(pushed) = trigger.pushed() {
             return self.served_told(trigger, pushed.told()).await;
         }
-        if read_through || self.waits_its_turn.load(Ordering::Relaxed) {
+        let nobody_reads = read_through || self.waits_its_turn.load(Ordering::Relaxed);
+        if nobody_reads && !self.rests.load(Ordering::Relaxed) {
             let _one_reader = trigger.slot.reading.lock().await;
             let cadence = self.policy.cadence(policy, true);
             if trigger

@@ -138,6 +138,12 @@ where
         self.lock().entries.len()
     }
 
+    /// How many keys could be handled now, if a worker were free.
+    #[must_use]
+    pub fn ready(&self) -> usize {
+        self.lock().ready.len()
+    }
+
     /// Whether no key is ready, delayed or being handled.
     #[must_use]
     pub fn is_empty(&self) -> bool {

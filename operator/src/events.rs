@@ -12,12 +12,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::PostParams;
 use kube::{Api, Client};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
 /// Events that wait to be written; more are dropped, and the log says how many.
 const QUEUE: usize = 4096;
 /// Events written at once.
 const AT_ONCE: usize = 4;
+/// How often an Event that is held back looks whether it may be written, and for how long it does so.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+const LONGEST_HOLD: Duration = Duration::from_secs(10);
 /// The longest note the API server takes.
 const LONGEST_NOTE: usize = 1024;
 
@@ -44,9 +48,17 @@ pub struct Events {
 
 impl Events {
     /// The handle, and the task that writes what is sent. The task ends when every handle is gone.
-    pub fn new(client: Client, calls: Calls, instance: String) -> (Self, impl Future<Output = ()> + Send) {
+    ///
+    /// While `is_busy`, Events wait: the API server's time goes to what they are about. One holds up the others for a few
+    /// seconds at most, and none while the queue is half full, so that being busy alone loses none.
+    pub fn new(
+        client: Client,
+        calls: Calls,
+        instance: String,
+        is_busy: impl Fn() -> bool + Send + Sync,
+    ) -> (Self, impl Future<Output = ()> + Send) {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        (Self { queue }, write(client, calls, instance, waiting))
+        (Self { queue }, write(client, calls, instance, waiting, is_busy))
     }
 
     /// How many wait to be written.
@@ -113,9 +125,17 @@ fn cut(mut text: String, longest: usize) -> String {
 
 /// Events are numbered and dated in the order they were sent; a few are written at once, so that a burst does not wait for one
 /// slow answer after the other.
-async fn write(client: Client, calls: Calls, instance: String, waiting: mpsc::Receiver<Event>) {
+async fn write(
+    client: Client,
+    calls: Calls,
+    instance: String,
+    waiting: mpsc::Receiver<Event>,
+    is_busy: impl Fn() -> bool,
+) {
+    let is_busy = &is_busy;
     let numbered = stream::unfold((waiting, 0_u32), async |(mut waiting, number)| {
         let event = waiting.recv().await?;
+        hold_back(is_busy, || waiting.len()).await;
         Some(((event, number), (waiting, number.wrapping_add(1))))
     });
     let writing = numbered.for_each_concurrent(AT_ONCE, |(event, number)| {
@@ -130,11 +150,19 @@ async fn write(client: Client, calls: Calls, instance: String, waiting: mpsc::Re
             if let Err(error) = calls.unary(Priority::Normal, "write an Event", create).await {
                 // Events are a courtesy: while the API server is away they are lost rather than piled up.
                 debug!(%error, reason = written.reason, "an Event could not be written");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                sleep(Duration::from_millis(100)).await;
             }
         }
     });
     writing.await;
+}
+
+/// Waits while something more important is to be done, if that may wait; `waiting` is how many Events do.
+async fn hold_back(is_busy: impl Fn() -> bool, waiting: impl Fn() -> usize) {
+    let until = Instant::now() + LONGEST_HOLD;
+    while is_busy() && waiting() < QUEUE / 2 && Instant::now() < until {
+        sleep(LOOK_AGAIN).await;
+    }
 }
 
 /// Every Event is an object of its own: a series would keep the note of its first.
@@ -176,6 +204,18 @@ fn to_wire(event: Event, namespace: &str, instance: &str, number: u32, now: Time
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn events_wait_for_what_is_more_important_but_not_for_ever_nor_until_some_are_lost() {
+        let began = Instant::now();
+        hold_back(|| false, || 1).await;
+        hold_back(|| true, || QUEUE / 2).await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        hold_back(|| began.elapsed() < Duration::from_secs(1), || 1).await;
+        assert_eq!(began.elapsed(), Duration::from_secs(1));
+        hold_back(|| true, || 1).await;
+        assert_eq!(began.elapsed(), Duration::from_secs(1) + LONGEST_HOLD);
+    }
 
     #[test]
     fn two_events_of_one_reason_are_two_objects_with_their_own_notes() {

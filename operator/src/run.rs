@@ -209,7 +209,11 @@ fn assemble(
     let stopping = supervisor.token();
     let stores = watch_all(args, cluster, &queues, supervisor);
     let (client, calls) = (cluster.client.clone(), cluster.calls.clone());
-    let (events, write_events) = Events::new(client.clone(), calls.clone(), args.pod_name.clone());
+    let waiting = queues.objects.clone();
+    let (events, write_events) =
+        Events::new(client.clone(), calls.clone(), args.pod_name.clone(), move || {
+            waiting.ready() > 0
+        });
     supervisor.spawn("events", until(stopping.clone(), write_events));
     let operator_metrics = Arc::new(OperatorMetrics::register(
         metrics,

@@ -3,8 +3,6 @@
 
 #[path = "faults/cut_off.rs"]
 mod cut_off;
-#[path = "faults/jailed.rs"]
-mod jailed;
 #[path = "faults/misbehaving.rs"]
 mod misbehaving;
 #[path = "faults/throttled.rs"]
@@ -52,11 +50,4 @@ async fn the_api_server_is_cut_off_for_a_minute() -> Result<()> {
     let _alone = ALONE.lock().await;
     let stage = stage("cut-off").await?;
     cut_off::and_all_go_on(&stage).await
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_api_server_asks_for_patience() -> Result<()> {
-    let _alone = ALONE.lock().await;
-    let stage = stage("jailed").await?;
-    jailed::and_obeys(&stage).await
 }

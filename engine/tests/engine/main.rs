@@ -291,6 +291,22 @@ async fn a_full_pause_removes_the_autoscaler_and_holds_the_replicas_whatever_the
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_is_read_for_a_paused_object_by_whoever_leads_and_again_after_the_pause() {
+    let bench = Bench::new(&[("a", Source::Says(9.0))]);
+    bench.lease.0.send_replace(false);
+    bench.apply(spec(&["a"], 5, 0)).await;
+    bench.engine.pause(&key(), None, &bench.ports()).await.unwrap();
+    let ask = async |read_through| bench.engine.external_metric(&key(), "s0-a", read_through).await;
+    assert!(matches!(ask(true).await, Err(MetricError::NotYet(_))));
+    bench.lease.0.send_replace(true);
+    bench.engine.pause(&key(), None, &bench.ports()).await.unwrap();
+    assert!(matches!(ask(false).await, Err(MetricError::NotYet(_))));
+    assert_eq!(bench.scripts["a"].reads(), 0);
+    bench.apply(spec(&["a"], 5, 0)).await;
+    assert_eq!(ask(false).await.map(|served| served.value), Ok(9.0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn applying_the_same_again_changes_nothing_and_a_mistake_stops_nothing() {
     let bench = Bench::new(&[("a", Source::Says(0.0))]);
     bench.apply(spec(&["a"], 10, 0)).await;

@@ -2,6 +2,7 @@
 //! headers of the aggregation layer, then the client certificate, then the bearer token.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use http::{HeaderMap, header};
 use kube::Client;
@@ -57,7 +58,7 @@ impl Gatekeeper {
             && let Some(user) = passed_on(proxy, headers)?
         {
             return Ok(Identity {
-                user,
+                user: Arc::new(user),
                 proof: Proof::FrontProxy,
             });
         }

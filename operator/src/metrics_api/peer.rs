@@ -27,7 +27,7 @@ pub(crate) struct Standing {
     /// It is the aggregation layer, whose identity headers are believed.
     pub(crate) front_proxy: bool,
     /// It is this user.
-    pub(crate) user: Option<User>,
+    pub(crate) user: Option<Arc<User>>,
 }
 
 impl Standing {
@@ -83,7 +83,7 @@ fn judge(leaf: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>], trust:
     let is_user = !subject.name.is_empty() && trust.clients.as_ref().is_some_and(vouched);
     Standing {
         front_proxy,
-        user: is_user.then(|| subject.authenticated()),
+        user: is_user.then(|| Arc::new(subject.authenticated())),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Whose token is this? Asked by TokenReview; tokens themselves are never kept.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
@@ -16,7 +17,7 @@ const CAPACITY: usize = 1024;
 const MAX_TOKEN: usize = 16 * 1024;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Owner(Option<User>);
+struct Owner(Option<Arc<User>>);
 
 impl Answer for Owner {
     fn fresh_for(&self) -> Duration {
@@ -39,7 +40,7 @@ impl TokenReviews {
     }
 
     /// The user whose token this is, or none if it is nobody's.
-    pub(crate) async fn owner(&self, token: &str) -> Result<Option<User>, Unanswered> {
+    pub(crate) async fn owner(&self, token: &str) -> Result<Option<Arc<User>>, Unanswered> {
         if token.is_empty() || token.len() > MAX_TOKEN {
             return Ok(None);
         }
@@ -77,14 +78,12 @@ fn owner(answer: TokenReview) -> Result<Owner, Unanswered> {
         .then_some(status.user)
         .flatten();
     Ok(Owner(user.and_then(|user| {
-        Some(
-            User {
-                name: user.username.filter(|name| !name.is_empty())?,
-                uid: user.uid.unwrap_or_default(),
-                groups: user.groups.unwrap_or_default(),
-                extra: user.extra.unwrap_or_else(BTreeMap::new),
-            }
-            .authenticated(),
-        )
+        let user = User {
+            name: user.username.filter(|name| !name.is_empty())?,
+            uid: user.uid.unwrap_or_default(),
+            groups: user.groups.unwrap_or_default(),
+            extra: user.extra.unwrap_or_else(BTreeMap::new),
+        };
+        Some(Arc::new(user.authenticated()))
     })))
 }

@@ -1,6 +1,7 @@
 //! Who a caller is.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Everybody who was authenticated is in this group.
 pub(crate) const AUTHENTICATED: &str = "system:authenticated";
@@ -49,6 +50,7 @@ pub(crate) enum Proof {
 /// A user, and how we know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
-    pub(crate) user: User,
+    /// Shared by all requests with the same proof.
+    pub(crate) user: Arc<User>,
     pub(crate) proof: Proof,
 }

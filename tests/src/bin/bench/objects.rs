@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use dormouse_tests::{Cluster, Namespace, manifest, until};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kube::Api;
-use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
@@ -117,6 +117,32 @@ impl Field {
 
     fn api(&self, resource: &ApiResource) -> Api<DynamicObject> {
         Api::namespaced_with(self.cluster.client(), self.namespace.name(), resource)
+    }
+
+    /// Creates one object, waits until it is in order and takes it away again. Right after the CRDs came, the API server
+    /// does not know them everywhere: its check of owner references looks for new kinds every half minute or so, and
+    /// refuses every HPA until then. An installation is measured here, not the first seconds of a cluster.
+    pub(crate) async fn go_ahead(&self, source: &Source) -> Result<()> {
+        let ahead = [Item {
+            name: "ahead".to_owned(),
+            group: Group::Plain,
+        }];
+        let ready = self.ready();
+        self.create_targets(&ahead).await?;
+        self.create_scaled_objects(&ahead, source).await?;
+        ready
+            .reach("one ScaledObject is Ready", 1, Duration::from_secs(90))
+            .await?;
+        for resource in [scaled_objects(), sleepers()] {
+            let params = DeleteParams::default();
+            self.api(&resource).delete(&ahead[0].name, &params).await?;
+        }
+        until("it is gone", Duration::from_secs(30), async || {
+            let left = self.api(&scaled_objects()).get_opt(&ahead[0].name).await?;
+            ensure!(left.is_none(), "it is still there");
+            Ok(())
+        })
+        .await
     }
 
     /// Creates the targets, all asleep.

@@ -49,6 +49,13 @@ pub(crate) async fn through(client: kube::Client, path: String) -> Result<()> {
     Ok(())
 }
 
+/// One read that asks the operator nothing, only this machine and the bench itself.
+pub(crate) async fn floor(client: reqwest::Client, url: String) -> Result<()> {
+    let answer = client.get(url).send().await?.error_for_status()?;
+    answer.bytes().await?;
+    Ok(())
+}
+
 /// One way to one replica, with the token of an account that may read external metrics.
 #[derive(Clone)]
 pub(crate) struct Direct {

@@ -49,6 +49,7 @@ impl Source {
         let script = Arc::new(Script::default());
         let router = Router::new()
             .route("/{group}/{object}", axum::routing::get(answer))
+            .route("/floor", axum::routing::get(async || "{\"value\":0}"))
             .with_state(script.clone());
         Ok(Self {
             server: Served::start(router).await?,
@@ -59,6 +60,11 @@ impl Source {
     /// What the object with this name asks.
     pub(crate) fn url(&self, group: Group, object: &str) -> String {
         format!("http://{}/{}/{object}", self.server.address(), group.name())
+    }
+
+    /// What nobody but the bench asks: answered at once, and not counted.
+    pub(crate) fn floor(&self) -> String {
+        format!("http://{}/floor", self.server.address())
     }
 
     /// From now on every object reads `value`.

@@ -16,7 +16,7 @@ use crate::figures::Figures;
 use crate::load::{Outcome, steady};
 use crate::objects::{self, Field, Item, TARGET_VALUE, Tally};
 use crate::process::{Process, cores};
-use crate::reads::{Caller, Direct, Probe, path, through};
+use crate::reads::{Caller, Direct, Probe, floor, path, through};
 use crate::source::{Group, Source};
 use crate::{Arguments, audit};
 
@@ -104,6 +104,7 @@ pub(crate) async fn all(cluster: &Cluster, arguments: &Arguments, figures: &mut 
 impl Bench<'_> {
     async fn run(&mut self) -> Result<()> {
         let pair = self.pair().await?;
+        self.field.go_ahead(&self.source).await?;
         self.memory("rss_empty", &pair, None)?;
         self.create(&pair).await?;
         self.asleep(&pair).await?;
@@ -332,6 +333,19 @@ impl Bench<'_> {
 
     async fn metric_reads(&mut self, pair: &Pair) -> Result<()> {
         say("reading metrics, the source taking 40 ms");
+        let (bare, url) = (
+            reqwest::Client::builder().no_proxy().build()?,
+            self.source.floor(),
+        );
+        let bare = |_| floor(bare.clone(), url.clone());
+        steady(RATE, WARM_UP, bare).await;
+        let outcome = steady(RATE, LOAD, bare).await;
+        self.latencies(
+            "metric_get_floor",
+            &outcome,
+            None,
+            "of a server in the bench itself",
+        );
         self.source.delay(SLOW_SOURCE);
         let caller = Caller::new(self.cluster, &self.pair, &self.field.namespace).await?;
         let (leader, follower) = (caller.to(pair.leader_address)?, caller.to(pair.follower_address)?);
