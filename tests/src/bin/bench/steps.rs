@@ -26,6 +26,9 @@ const SETTLE: Duration = Duration::from_secs(40);
 /// Over which steady figures are taken: whole polling intervals.
 const STEADY: Duration = Duration::from_secs(60);
 const POLLING: u32 = 30;
+const HPA_SYNC: Duration = Duration::from_secs(15);
+/// How long the operator may take to take in that all objects changed.
+const DIGESTED: Duration = Duration::from_secs(300);
 const QUICK_POLLING: u32 = 5;
 const RATE: u32 = 1000;
 const LOAD: Duration = Duration::from_secs(15);
@@ -125,6 +128,22 @@ impl Bench<'_> {
             .add(self.named("fds", ""), descriptors, "descriptors", None, "leader");
         self.lose(Loss::Killed, "failover_kill", 16.0, &awake).await?;
         self.lose(Loss::Stopped, "failover_clean", 2.0, &awake).await
+    }
+
+    /// Waits until the objects are read about as often as their new interval says: the operator has taken in that all of
+    /// them changed. Answers how long that took, or nothing if it gave up.
+    async fn digested(&self) -> Option<Duration> {
+        let began = Instant::now();
+        while began.elapsed() < DIGESTED {
+            let before = self.reads();
+            sleep(HPA_SYNC).await;
+            let read = (self.reads() - before) as f64;
+            // While awake each is read once per sync; at the interval before, it was three times.
+            if read <= 1.2 * self.items.len() as f64 {
+                return Some(began.elapsed());
+            }
+        }
+        None
     }
 
     /// `kind_COUNT_rest`.
@@ -285,6 +304,7 @@ impl Bench<'_> {
     }
 
     async fn active(&mut self, pair: &Pair) -> Result<()> {
+        let digested = self.digested().await;
         say("active, the HPA controller reading every 15 s");
         // Two syncs of the HPA controller more: it writes the status of each HPA that it now begins to read for.
         sleep(SETTLE + SETTLE / 2).await;
@@ -294,7 +314,11 @@ impl Bench<'_> {
         let from = Timestamp::now();
         let used = cores(&[pair.leader, pair.follower], STEADY).await?;
         let after = groups.map(|group| self.source.reads(group));
-        let note = format!("both replicas; leader {:.3}, follower {:.3}", used[0], used[1]);
+        let digested = digested.map_or("not taken in".to_owned(), |took| format!("taken in {took:.0?}"));
+        let note = format!(
+            "both replicas; leader {:.3}, follower {:.3}; {digested} after the intervals were changed",
+            used[0], used[1]
+        );
         self.figures.add(
             self.named("cpu", "active"),
             used.iter().sum::<f64>(),
