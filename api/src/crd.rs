@@ -7,7 +7,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube_core::CustomResourceExt;
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-use crate::{ClusterTriggerAuthentication, ScaledObject, TriggerAuthentication};
+use crate::{ClusterTriggerAuthentication, InterceptorRoute, ScaledObject, TriggerAuthentication};
 
 /// Columns of `kubectl get`: name, type, JSON path.
 type Columns = &'static [(&'static str, &'static str, &'static str)];
@@ -57,6 +57,16 @@ const CLUSTER_TRIGGER_AUTHENTICATION: Columns = &[
     ("VaultAddress", "string", ".spec.hashiCorpVault.address"),
 ];
 
+const INTERCEPTOR_ROUTE: Columns = &[
+    ("TargetService", "string", ".spec.target.service"),
+    (
+        "Ready",
+        "string",
+        r#".status.conditions[?(@.type=="Ready")].status"#,
+    ),
+    ("Age", "date", ".metadata.creationTimestamp"),
+];
+
 /// Shown only with `-o wide`.
 const USERS: Columns = &[
     ("ScaledObjects", "string", ".status.scaledobjects"),
@@ -70,6 +80,7 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         manifest::<ScaledObject>(SCALED_OBJECT, &[]),
         manifest::<TriggerAuthentication>(TRIGGER_AUTHENTICATION, USERS),
         manifest::<ClusterTriggerAuthentication>(CLUSTER_TRIGGER_AUTHENTICATION, USERS),
+        manifest::<InterceptorRoute>(INTERCEPTOR_ROUTE, &[]),
     ]
 }
 

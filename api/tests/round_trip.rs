@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use dormouse_api::{
-    ClusterTriggerAuthentication, Condition, ConditionStatus, ScaledObject, ScaledObjectStatus,
-    TriggerActivity, TriggerAuthentication, conditions, defaults,
+    ClusterTriggerAuthentication, Condition, ConditionStatus, InterceptorRoute, ScaledObject,
+    ScaledObjectStatus, TriggerActivity, TriggerAuthentication, conditions, defaults,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 const EVERY_FIELD: &str = include_str!("../../tests/corpus/scaled_object.yaml");
 const EVERY_AUTHENTICATION: &str = include_str!("../../tests/corpus/trigger_authentication.yaml");
+const EVERY_ROUTE: &str = include_str!("../../tests/corpus/interceptor_route.yaml");
 const AS_WRITTEN_BY_AN_OPERATOR: &str = include_str!("data/scaled_object.yaml");
 const STATUSES: &str = include_str!("data/statuses.yaml");
 
@@ -57,6 +58,23 @@ fn no_field_of_the_schema_is_lost() {
     assert_eq!(round_trip::<TriggerAuthentication>(&wire), wire);
     wire["kind"] = json!("ClusterTriggerAuthentication");
     assert_eq!(round_trip::<ClusterTriggerAuthentication>(&wire), wire);
+
+    let mut wire = yaml(EVERY_ROUTE);
+    assert_eq!(round_trip::<InterceptorRoute>(&wire), wire);
+    let spec = &mut wire["spec"];
+    spec["target"] = json!({"service": "shop", "port": 80});
+    spec["coldStart"]["fallback"]["service"] = json!({"name": "sorry", "portName": "http"});
+    spec["coldStart"]["placeholder"]["response"] = json!({"body": "later"});
+    assert_eq!(round_trip::<InterceptorRoute>(&wire), wire);
+}
+
+#[test]
+fn a_minimal_route_is_written_as_it_was() {
+    let wire = json!({
+        "apiVersion": "http.keda.sh/v1beta1", "kind": "InterceptorRoute", "metadata": {},
+        "spec": {"target": {"service": "shop"}, "scalingMetric": {}},
+    });
+    assert_eq!(round_trip::<InterceptorRoute>(&wire), wire);
 }
 
 #[test]

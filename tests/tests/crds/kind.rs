@@ -14,34 +14,45 @@ use crate::schema::{self, Place, Violation, fields};
 
 const SCALED_OBJECT: &str = include_str!("../../corpus/scaled_object.yaml");
 const TRIGGER_AUTHENTICATION: &str = include_str!("../../corpus/trigger_authentication.yaml");
+const INTERCEPTOR_ROUTE: &str = include_str!("../../corpus/interceptor_route.yaml");
 
 /// Requests under way at once.
 const CONCURRENCY: usize = 8;
 
-pub(crate) const KINDS: [&str; 3] = [
+pub(crate) const KINDS: [&str; 4] = [
     "ScaledObject",
     "TriggerAuthentication",
     "ClusterTriggerAuthentication",
+    "InterceptorRoute",
 ];
 
-/// The object of a kind that has every field of its schema.
-pub(crate) fn corpus(kind: &str) -> Value {
-    let text = if kind == "ScaledObject" {
-        SCALED_OBJECT
-    } else {
-        TRIGGER_AUTHENTICATION
+/// Objects of a kind that together have every field of its schema: the first has all but those that another field
+/// excludes.
+pub(crate) fn corpus(kind: &str) -> Vec<Value> {
+    let text = match kind {
+        "ScaledObject" => SCALED_OBJECT,
+        "InterceptorRoute" => INTERCEPTOR_ROUTE,
+        _ => TRIGGER_AUTHENTICATION,
     };
     let mut object: Value = serde_saphyr::from_str(text).expect("YAML");
     object["kind"] = json!(kind);
-    object
+    if kind != "InterceptorRoute" {
+        return vec![object];
+    }
+    let mut other = object.clone();
+    let spec = &mut other["spec"];
+    spec["target"] = json!({"service": "shop", "port": 80});
+    spec["coldStart"]["fallback"]["service"] = json!({"name": "sorry", "portName": "http"});
+    spec["coldStart"]["placeholder"]["response"] = json!({"body": "later"});
+    vec![object, other]
 }
 
-/// A kind, and the object of it that has every field; the object goes when this goes.
+/// A kind, and the objects of it that have every field; the first is in the cluster, and goes when this goes.
 pub(crate) struct Kind {
     client: Client,
     api: Api<DynamicObject>,
     resource: ApiResource,
-    corpus: Value,
+    corpus: Vec<Value>,
 }
 
 impl Kind {
@@ -59,7 +70,9 @@ impl Kind {
             plural: manifest.spec.names.plural.clone(),
         };
         let mut corpus = corpus(kind);
-        corpus["metadata"]["name"] = json!(namespace);
+        for object in &mut corpus {
+            object["metadata"]["name"] = json!(namespace);
+        }
         let api = if manifest.spec.scope == "Namespaced" {
             Api::namespaced_with(client.clone(), namespace, &resource)
         } else {
@@ -78,7 +91,11 @@ impl Kind {
     }
 
     fn object(&self) -> &str {
-        self.corpus["metadata"]["name"].as_str().expect("name")
+        self.first()["metadata"]["name"].as_str().expect("name")
+    }
+
+    fn first(&self) -> &Value {
+        &self.corpus[0]
     }
 
     async fn create(&self, object: &Value, dry_run: bool) -> Result<Value> {
@@ -107,25 +124,31 @@ impl Kind {
     }
 
     pub(crate) async fn every_field_survives(&self) -> Result<()> {
-        let created = self.create(&self.corpus, false).await?;
-        let written = self.write_status(&self.corpus["status"], false).await?;
+        let created = self.create(self.first(), false).await?;
+        let written = self.write_status(&self.first()["status"], false).await?;
         ensure!(
             created.get("status").is_none(),
             "a status was taken from a write to the object: {created}"
         );
-        let places = fields(self.name())
-            .into_iter()
-            .flat_map(|field| field.places(&self.corpus));
-        let differing = places.filter(|place| {
-            let back = if place.is_status() { &written } else { &created };
-            place.get(back) != place.get(&self.corpus)
-        });
-        let differing: Vec<_> = differing.map(|place| place.to_string()).collect();
-        ensure!(
-            differing.is_empty(),
-            "{} came back otherwise than sent: {differing:#?}",
-            self.name()
-        );
+        for (index, object) in self.corpus.iter().enumerate() {
+            let created = match index {
+                0 => created.clone(),
+                _ => self.rehearse(object).await?,
+            };
+            let places = fields(self.name())
+                .into_iter()
+                .flat_map(|field| field.places(object));
+            let differing = places.filter(|place| {
+                let back = if place.is_status() { &written } else { &created };
+                place.get(back) != place.get(object)
+            });
+            let differing: Vec<_> = differing.map(|place| place.to_string()).collect();
+            ensure!(
+                differing.is_empty(),
+                "{} came back otherwise than sent: {differing:#?}",
+                self.name()
+            );
+        }
         Ok(())
     }
 
@@ -137,19 +160,22 @@ impl Kind {
         );
         let mut allowed = Vec::new();
         if self.name() == "ScaledObject" {
-            allowed.push(min.replaced(&self.corpus, Some(json!(12))));
-            allowed.push(max.replaced(&min.replaced(&self.corpus, Some(json!(100))), None));
+            allowed.push(min.replaced(self.first(), Some(json!(12))));
+            allowed.push(max.replaced(&min.replaced(self.first(), Some(json!(100))), None));
         }
         // Out of the way of the rule that ties it to maxReplicaCount.
-        let base = if allowed.is_empty() {
+        let bases = if allowed.is_empty() {
             self.corpus.clone()
         } else {
-            min.replaced(&self.corpus, None)
+            vec![min.replaced(self.first(), None)]
         };
-        for field in fields(self.name()) {
-            for place in field.places(&base) {
+        for (field, base) in fields(self.name())
+            .iter()
+            .flat_map(|field| bases.iter().map(move |base| (field, base)))
+        {
+            for place in field.places(base) {
                 let values = field.allowed().into_iter();
-                allowed.extend(values.map(|value| place.replaced(&base, Some(value))));
+                allowed.extend(values.map(|value| place.replaced(base, Some(value))));
             }
         }
         ensure!(allowed.len() > 15, "only {} objects", allowed.len());
@@ -164,8 +190,8 @@ impl Kind {
     pub(crate) async fn defaults_are_filled_in(&self) -> Result<()> {
         for field in fields(self.name()) {
             let Some(default) = field.default() else { continue };
-            for place in field.places(&self.corpus) {
-                let created = self.rehearse(&place.replaced(&self.corpus, None)).await?;
+            for place in field.places(self.first()) {
+                let created = self.rehearse(&place.replaced(self.first(), None)).await?;
                 ensure!(
                     *place.get(&created) == default,
                     "{place} is {}",
@@ -208,7 +234,7 @@ impl Kind {
                 "application/json;as=Table;v=v1;g=meta.k8s.io",
             )
             .header(http::header::CONTENT_TYPE, "application/merge-patch+json")
-            .body(serde_json::to_vec(&json!({ "status": self.corpus["status"] }))?)?;
+            .body(serde_json::to_vec(&json!({ "status": self.first()["status"] }))?)?;
         let table: Value = timeout(DEADLINE, self.client.request(request)).await??;
         let columns = table["columnDefinitions"].as_array().context("columns")?;
         let shown: Vec<_> = columns
@@ -234,13 +260,51 @@ impl Kind {
 
     /// Violations of the rules that span fields.
     fn broken_rules(&self) -> Vec<Violation> {
-        if self.name() != "ScaledObject" {
-            return vec![];
+        match self.name() {
+            "ScaledObject" => self.broken_bounds(),
+            "InterceptorRoute" => self.broken_choices(),
+            _ => vec![],
         }
+    }
+
+    /// Violations of the rules of an InterceptorRoute about what may be left out, and what excludes what.
+    fn broken_choices(&self) -> Vec<Violation> {
+        let both_ports = json!({"service": "a", "name": "a", "port": 1, "portName": "a"});
+        let no_port = json!({"service": "a", "name": "a"});
+        let both_bodies = json!({"body": "", "bodyFromConfigMap": {"name": "a"}});
+        let cold_start = ["spec", "coldStart"];
+        let fallback = [&cold_start[..], &["fallback", "service"]].concat();
+        let placeholder = [&cold_start[..], &["placeholder", "response"]].concat();
+        let broken = [
+            (&["spec", "target"][..], both_ports.clone()),
+            (&["spec", "target"], no_port.clone()),
+            (&["spec", "scalingMetric"], json!({})),
+            (&cold_start, json!({})),
+            (
+                &cold_start,
+                json!({"maxPendingRequests": 1, "overflow": "Placeholder"}),
+            ),
+            (&fallback, both_ports),
+            (&fallback, no_port),
+            (&placeholder, both_bodies),
+        ];
+        let violation = |(keys, value): (&[&str], Value)| {
+            let field = Place::of(keys);
+            Violation {
+                rule: format!("{field} is {value}"),
+                object: field.replaced(self.first(), Some(value)),
+                field,
+            }
+        };
+        broken.map(violation).into()
+    }
+
+    /// Violations of the rule that ties the bounds of a ScaledObject together.
+    fn broken_bounds(&self) -> Vec<Violation> {
         let [min, max] =
             [["spec", "minReplicaCount"], ["spec", "maxReplicaCount"]].map(|keys| Place::of(&keys));
-        let above_max = min.replaced(&self.corpus, Some(json!(13)));
-        let above_default = max.replaced(&min.replaced(&self.corpus, Some(json!(101))), None);
+        let above_max = min.replaced(self.first(), Some(json!(13)));
+        let above_default = max.replaced(&min.replaced(self.first(), Some(json!(101))), None);
         let broken = [
             ("min above max", above_max),
             ("min above the default of max", above_default),

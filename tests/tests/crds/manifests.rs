@@ -60,8 +60,8 @@ impl Manifests {
             .await??;
             // Right after a group has come back, its requests are not routed yet.
             let list = format!(
-                "/apis/{}/v1alpha1/{}?limit=1",
-                manifest.spec.group, manifest.spec.names.plural
+                "/apis/{}/{}/{}?limit=1",
+                manifest.spec.group, manifest.spec.versions[0].name, manifest.spec.names.plural
             );
             until("the kind is served", DEADLINE, async || {
                 Ok(cluster

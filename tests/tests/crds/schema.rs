@@ -125,13 +125,12 @@ impl Field {
         places
     }
 
-    /// `object` broken in each way that this field's line forbids, at the field's first place.
-    pub(crate) fn violations(&self, object: &Value) -> Vec<Violation> {
-        let place = self
-            .places(object)
-            .into_iter()
-            .next()
-            .expect("the corpus has every field");
+    /// The first of `objects` that has this field, broken in each way that the field's line forbids, at its first place.
+    pub(crate) fn violations(&self, objects: &[Value]) -> Vec<Violation> {
+        let places = objects
+            .iter()
+            .flat_map(|object| self.places(object).into_iter().map(move |place| (object, place)));
+        let (object, place) = places.into_iter().next().expect("the corpus has every field");
         let mut violations = Vec::new();
         let mut broken = |rule: &str, value: Option<Value>| {
             violations.push(Violation {
