@@ -19,6 +19,7 @@ pub mod reading;
 pub mod record;
 pub mod replicas;
 pub mod resource;
+pub mod routes;
 
 pub use decision::{Action, Activity, Decision, Observation, Reason, TriggerHealth, decide};
 pub use policy::{Fallback, FallbackBehavior, MetricTarget, Pause, ScalePolicy, TargetKind, TriggerPolicy};
