@@ -10,6 +10,7 @@
 //! and time comes in as an argument.
 
 pub mod decision;
+pub mod endpoints;
 pub mod fallback;
 pub mod hpa;
 pub mod metric_name;

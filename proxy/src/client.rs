@@ -1,0 +1,84 @@
+//! The client of a connection, as its requests see it.
+
+use std::future::pending;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::io::Interest;
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::activity::Activity;
+use crate::stream::ClientStream;
+use crate::worker::Worker;
+
+/// One client connection.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) address: SocketAddr,
+    /// Whether it is believed what it says about clients of its own.
+    pub(crate) trusted: bool,
+    pub(crate) activity: Arc<Activity>,
+    socket: Arc<OwnedWriteHalf>,
+    /// Its place among the connections that there may be; an upgraded one keeps it.
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Client {
+    pub(crate) fn new(
+        worker: Rc<Worker>,
+        address: SocketAddr,
+        stream: &ClientStream,
+        activity: Arc<Activity>,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
+        // An IPv4 client of a socket for both families is an IPv4 client.
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        let trusted = match &worker.shared.config.trusted_proxies {
+            Some(networks) => networks.iter().any(|network| network.contains(&address.ip())),
+            None => true,
+        };
+        Self {
+            worker,
+            address,
+            trusted,
+            activity,
+            socket: stream.write_half(),
+            _permit: permit,
+        }
+    }
+
+    /// Begins to answer a request.
+    pub(crate) fn begin(&self) -> Exchange {
+        self.activity.begin();
+        Exchange {
+            activity: Arc::clone(&self.activity),
+        }
+    }
+
+    /// Resolves when the client left.
+    ///
+    /// hyper notices that only where it reads, which it does not while a body is unread or more requests are in its
+    /// buffer. This asks the socket for a closed read side and nothing else: to ask for readable data would take that
+    /// event from hyper, whose registration this is.
+    pub(crate) async fn gone(&self) {
+        match self.socket.ready(Interest::PRIORITY).await {
+            Ok(ready) if !ready.is_read_closed() => pending().await,
+            _ => {}
+        }
+    }
+}
+
+/// A request that is being answered, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    activity: Arc<Activity>,
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.activity.end();
+    }
+}

@@ -1,0 +1,161 @@
+//! Connections to endpoints.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::task::spawn_local;
+use tokio::time::timeout;
+
+use crate::body::RequestBody;
+use crate::worker::LocalExecutor;
+
+/// The most bytes of a response's head, and of what hyper reads ahead.
+const MAX_HEAD: usize = 64 * 1024;
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    /// The system said no.
+    #[error("{0}")]
+    Refused(#[from] io::Error),
+    /// Nothing came back in time.
+    #[error("no connection within {0:?}")]
+    Silent(Duration),
+    /// It does not speak the protocol.
+    #[error("{0}")]
+    Handshake(#[from] hyper::Error),
+}
+
+/// The socket of an endpoint, which notes whether anything came back.
+#[derive(Debug)]
+pub(crate) struct EndpointStream {
+    tcp: TcpStream,
+    /// Only the connection's own task and the request on it use it; hyper wants the socket to be `Send`.
+    received: Arc<AtomicBool>,
+}
+
+/// A connection that carries one request at a time.
+#[derive(Debug)]
+pub(crate) struct Http1 {
+    pub(crate) sender: http1::SendRequest<RequestBody>,
+    received: Arc<AtomicBool>,
+}
+
+impl Http1 {
+    /// From here on [`Self::has_received`] speaks of the next response.
+    pub(crate) fn expect_response(&self) {
+        self.received.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether a byte came since.
+    pub(crate) fn has_received(&self) -> bool {
+        self.received.load(Ordering::Relaxed)
+    }
+}
+
+/// Connects for HTTP/1.1.
+///
+/// # Errors
+/// The endpoint does not take the connection within `at_most`.
+pub(crate) async fn http1(address: SocketAddr, at_most: Duration) -> Result<Http1, ConnectError> {
+    let received = Arc::new(AtomicBool::new(false));
+    let stream = EndpointStream {
+        tcp: tcp(address, at_most).await?,
+        received: Arc::clone(&received),
+    };
+    let (sender, connection) = http1::Builder::new()
+        .max_buf_size(MAX_HEAD)
+        .handshake(TokioIo::new(stream))
+        .await?;
+    spawn_local(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::trace!(endpoint = %address, error = %error, "connection to an endpoint ended");
+        }
+    });
+    Ok(Http1 { sender, received })
+}
+
+/// Connects for HTTP/2 by prior knowledge.
+///
+/// # Errors
+/// The endpoint does not take the connection within `at_most`.
+pub(crate) async fn http2(
+    address: SocketAddr,
+    at_most: Duration,
+) -> Result<http2::SendRequest<RequestBody>, ConnectError> {
+    let stream = tcp(address, at_most).await?;
+    let handshake = http2::Builder::new(LocalExecutor)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(MAX_HEAD)
+        .max_header_list_size(MAX_HEAD as u32)
+        .handshake(TokioIo::new(stream));
+    let (sender, connection) = timeout(at_most, handshake)
+        .await
+        .map_err(|_| ConnectError::Silent(at_most))??;
+    spawn_local(async move {
+        if let Err(error) = connection.await {
+            tracing::trace!(endpoint = %address, error = %error, "connection to an endpoint ended");
+        }
+    });
+    Ok(sender)
+}
+
+async fn tcp(address: SocketAddr, at_most: Duration) -> Result<TcpStream, ConnectError> {
+    let connecting = timeout(at_most, TcpStream::connect(address));
+    let tcp = connecting.await.map_err(|_| ConnectError::Silent(at_most))??;
+    tcp.set_nodelay(true)?;
+    Ok(tcp)
+}
+
+impl AsyncRead for EndpointStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.tcp).poll_read(cx, buf))?;
+        if buf.filled().len() > before {
+            self.received.store(true, Ordering::Relaxed);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for EndpointStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tcp).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tcp.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,98 @@
+//! `Expect: 100-continue`: the client's body is asked for when the endpoint asked for it, or after a second.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::task::AtomicWaker;
+use http::header::EXPECT;
+use http::{HeaderMap, Request, StatusCode};
+use tokio::time::{Sleep, sleep};
+
+/// How long the endpoint is given to say 100. Many never do and just read the body.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+const WAITING: u8 = 0;
+const MET: u8 = 1;
+const REFUSED: u8 = 2;
+
+/// The endpoint answered without asking for the body.
+#[derive(Debug, thiserror::Error)]
+#[error("the endpoint answered without asking for the body")]
+pub(crate) struct NotWanted;
+
+/// Whether a body may be sent by now.
+#[derive(Debug)]
+pub(crate) struct Expectation {
+    // hyper calls back from wherever it likes.
+    signal: Arc<Signal>,
+    patience: RefCell<Option<Pin<Box<Sleep>>>>,
+}
+
+#[derive(Debug, Default)]
+struct Signal {
+    state: AtomicU8,
+    waker: AtomicWaker,
+}
+
+impl Signal {
+    fn set(&self, state: u8) {
+        let changed = self
+            .state
+            .compare_exchange(WAITING, state, Ordering::AcqRel, Ordering::Acquire);
+        if changed.is_ok() {
+            self.waker.wake();
+        }
+    }
+}
+
+impl Expectation {
+    /// The expectation of a request, if it has one.
+    pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
+        let wanted = headers
+            .get(EXPECT)?
+            .as_bytes()
+            .eq_ignore_ascii_case(b"100-continue");
+        wanted.then(|| Self {
+            signal: Arc::default(),
+            patience: RefCell::new(None),
+        })
+    }
+
+    /// Lets the endpoint's 100 to this request meet it.
+    pub(crate) fn listen<B>(&self, request: &mut Request<B>) {
+        let signal = Arc::clone(&self.signal);
+        hyper::ext::on_informational(request, move |response| {
+            if response.status() == StatusCode::CONTINUE {
+                signal.set(MET);
+            }
+        });
+    }
+
+    /// The endpoint's final answer is there: a body that was not sent by now is not wanted.
+    pub(crate) fn answered(&self) {
+        self.signal.set(REFUSED);
+    }
+
+    /// Ready once the body may be sent.
+    ///
+    /// # Errors
+    /// It never may.
+    pub(crate) fn poll_met(&self, cx: &mut Context<'_>) -> Poll<Result<(), NotWanted>> {
+        self.signal.waker.register(cx.waker());
+        match self.signal.state.load(Ordering::Acquire) {
+            MET => return Poll::Ready(Ok(())),
+            REFUSED => return Poll::Ready(Err(NotWanted)),
+            _ => {}
+        }
+        let mut patience = self.patience.borrow_mut();
+        let patience = patience.get_or_insert_with(|| Box::pin(sleep(PATIENCE)));
+        patience.as_mut().poll(cx).map(|()| {
+            self.signal.set(MET);
+            Ok(())
+        })
+    }
+}

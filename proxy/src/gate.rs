@@ -1,0 +1,216 @@
+//! Where the requests of one route wait for an endpoint, first come first served.
+//!
+//! ```text
+//! request ── join ──> waiters (FIFO) ──┐
+//!                                      ├─ pump: a waiter and a lane with allowance ──> Grant
+//! endpoints, once usable ──> lanes ────┘
+//! Grant: its endpoint began a response ──> two more;  dropped before ──> one more
+//! ```
+//!
+//! An endpoint that just appeared gets as many requests as the route's concurrency target and, with each response that
+//! it begins, one more at a time: a burst that waited does not fall on the first pod as one.
+//!
+//! The warm path does not come here. All threads share a gate; its lock is held for moments and never over an await.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use crate::peer::{Peer, PeerLoad};
+use crate::route::RouteState;
+use crate::upstream::Upstream;
+
+/// Waiters that left are cleared away once there are twice as many entries as waiters, and this many more.
+const SLACK: usize = 64;
+
+/// The gate of one route.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    waiters: VecDeque<oneshot::Sender<Grant>>,
+    lanes: Vec<Lane>,
+    /// Where the endpoints come from; `None` while there is no such route.
+    source: Option<Source>,
+}
+
+#[derive(Debug)]
+struct Source {
+    target: Arc<Upstream>,
+    pace: u32,
+}
+
+/// What an endpoint may still be given.
+#[derive(Debug)]
+struct Lane {
+    peer: Arc<Peer>,
+    allowance: u32,
+}
+
+/// Where a request joins the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// It has waited already, and its endpoint failed it.
+    Front,
+    Back,
+}
+
+impl Gate {
+    /// Waits behind (or before) all others. The receiver fails once the route is gone.
+    pub(crate) fn join(&self, place: Place) -> oneshot::Receiver<Grant> {
+        let (sender, receiver) = oneshot::channel();
+        let mut inner = self.lock();
+        // Without a route the sender is dropped here, which tells the receiver.
+        if inner.source.is_some() {
+            match place {
+                Place::Front => inner.waiters.push_front(sender),
+                Place::Back => inner.waiters.push_back(sender),
+            }
+        }
+        receiver
+    }
+
+    /// Hands out what can be handed out now. To be called after each change of what decides it: endpoints, waiters, a
+    /// hold that ended, a grant that came back.
+    pub(crate) fn pump(&self, state: &Arc<RouteState>) {
+        let mut inner = self.lock();
+        if inner.waiters.len() > 2 * state.load().pending() as usize + SLACK {
+            inner.waiters.retain(|waiter| !waiter.is_closed());
+        }
+        if inner.waiters.is_empty() {
+            inner.lanes.clear();
+            return;
+        }
+        inner.follow_source();
+        if state.is_on_hold() {
+            return;
+        }
+        while let Some(index) = inner.widest_lane() {
+            let Some(waiter) = inner.waiters.pop_front() else {
+                break;
+            };
+            let Some(lane) = inner.lanes.get_mut(index) else {
+                break;
+            };
+            match waiter.send(Grant::new(Arc::clone(state), Arc::clone(&lane.peer))) {
+                Ok(()) => lane.allowance -= 1,
+                // Its drop would come back here, to a lock that is held.
+                Err(left) => left.forget(),
+            }
+        }
+    }
+
+    /// Says which endpoints are waited for, and how many requests each gets at first.
+    pub(crate) fn open(&self, target: Arc<Upstream>, pace: u32) {
+        self.lock().source = Some(Source {
+            target,
+            pace: pace.max(1),
+        });
+    }
+
+    /// There is no such route any more: tells all that wait.
+    pub(crate) fn close(&self) {
+        let mut inner = self.lock();
+        inner.source = None;
+        inner.lanes.clear();
+        inner.waiters.clear();
+    }
+
+    fn give_back(&self, peer: &Peer, more: u32) {
+        if let Some(lane) = self.lock().lanes.iter_mut().find(|lane| lane.peer.id == peer.id) {
+            lane.allowance = lane.allowance.saturating_add(more);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// One lane for each usable endpoint; those that stay keep their allowance.
+    fn follow_source(&mut self) {
+        let Some(source) = &self.source else { return };
+        // Read under the lock: whoever comes later sees newer endpoints, never older ones.
+        let view = source.target.view();
+        let usable = view.usable();
+        self.lanes
+            .retain(|lane| usable.iter().any(|peer| peer.id == lane.peer.id));
+        for peer in usable {
+            if !self.lanes.iter().any(|lane| lane.peer.id == peer.id) {
+                self.lanes.push(Lane {
+                    peer: Arc::clone(peer),
+                    allowance: source.pace,
+                });
+            }
+        }
+    }
+
+    /// Of the lanes with allowance, the one whose endpoint has the least to do.
+    fn widest_lane(&self) -> Option<usize> {
+        let open = self
+            .lanes
+            .iter()
+            .enumerate()
+            .filter(|(_, lane)| lane.allowance > 0);
+        open.min_by_key(|(_, lane)| lane.peer.in_flight())
+            .map(|(index, _)| index)
+    }
+}
+
+/// The turn of one request, at one endpoint.
+#[derive(Debug)]
+pub(crate) struct Grant {
+    /// `None` once it is settled.
+    state: Option<Arc<RouteState>>,
+    peer: Arc<Peer>,
+    /// Counts at the endpoint from the moment it is granted, or the next grant would choose the same.
+    load: Option<PeerLoad>,
+}
+
+impl Grant {
+    fn new(state: Arc<RouteState>, peer: Arc<Peer>) -> Self {
+        let load = Some(PeerLoad::new(Arc::clone(&peer)));
+        Self {
+            state: Some(state),
+            peer,
+            load,
+        }
+    }
+
+    /// The endpoint it is for, to be counted there.
+    pub(crate) fn take_load(&mut self) -> PeerLoad {
+        self.load
+            .take()
+            .unwrap_or_else(|| PeerLoad::new(Arc::clone(&self.peer)))
+    }
+
+    /// The endpoint began its response.
+    pub(crate) fn answered(mut self) {
+        self.settle(2);
+    }
+
+    fn forget(mut self) {
+        self.state = None;
+    }
+
+    fn settle(&mut self, more: u32) {
+        if let Some(state) = self.state.take() {
+            state.gate().give_back(&self.peer, more);
+            state.pump();
+        }
+    }
+}
+
+impl Drop for Grant {
+    fn drop(&mut self) {
+        self.settle(1);
+    }
+}
+
+#[cfg(test)]
+mod tests;

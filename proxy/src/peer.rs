@@ -1,0 +1,182 @@
+//! One application instance that requests are sent to, as all threads see it.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use dormouse_core::endpoints::PodKey;
+
+use crate::upstream::Upstream;
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// An address of a pod, or of something else behind a Service, for as long as any Service port lists it.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    /// Unlike the address never used again, so that connections to a pod are not taken for ones to its successor.
+    pub(crate) id: u64,
+    pub(crate) address: SocketAddr,
+    pub(crate) pod: Option<PodKey>,
+    in_flight: AtomicU32,
+    flags: Flags,
+    /// The Service ports that list it. Locked when slices change and when its standing does, never on a request's way.
+    users: Mutex<Vec<Weak<Upstream>>>,
+}
+
+#[derive(Debug, Default)]
+struct Flags {
+    /// Our own probe found it serving before its slice did.
+    proved: AtomicBool,
+    /// It did not take a connection: nothing more is sent before a probe finds it serving.
+    suspect: AtomicBool,
+    /// It began a response at least once.
+    answered: AtomicBool,
+    /// A prober runs.
+    probing: AtomicBool,
+    /// It must not get new requests: its idle connections are dropped.
+    retired: AtomicBool,
+}
+
+impl Peer {
+    pub(crate) fn new(address: SocketAddr, pod: Option<PodKey>) -> Self {
+        Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            address,
+            pod,
+            in_flight: AtomicU32::new(0),
+            flags: Flags::default(),
+            users: Mutex::default(),
+        }
+    }
+
+    /// Requests that it is working on, from all threads.
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Whether it may get requests although its slice does not call it ready.
+    pub(crate) fn is_proved(&self) -> bool {
+        self.flags.proved.load(Ordering::Relaxed)
+    }
+
+    /// Whether it failed to take a connection since it was last found serving.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.flags.suspect.load(Ordering::Relaxed)
+    }
+
+    /// Whether it ever began a response.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.flags.answered.load(Ordering::Relaxed)
+    }
+
+    /// It began a response.
+    pub(crate) fn answered(&self) {
+        // A store on every response would move the cache line between the threads for nothing.
+        if !self.has_answered() {
+            self.flags.answered.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it must not get new requests.
+    pub(crate) fn is_retired(&self) -> bool {
+        self.flags.retired.load(Ordering::Relaxed)
+    }
+
+    /// Says whether it may get new requests at all.
+    pub(crate) fn set_retired(&self, retired: bool) {
+        self.flags.retired.store(retired, Ordering::Relaxed);
+    }
+
+    /// Its slice calls it ready by now: from here on the slice is believed, also when it takes that back.
+    pub(crate) fn believe_slice(&self) {
+        self.flags.proved.store(false, Ordering::Relaxed);
+    }
+
+    /// Our probe found it serving.
+    pub(crate) fn prove(&self) {
+        self.flags.proved.store(true, Ordering::Relaxed);
+        self.flags.suspect.store(false, Ordering::Relaxed);
+        self.republish();
+    }
+
+    /// It took no connection. What a probe found before counts no longer.
+    pub(crate) fn suspect(&self) {
+        self.flags.proved.store(false, Ordering::Relaxed);
+        if !self.flags.suspect.swap(true, Ordering::Relaxed) {
+            self.republish();
+        }
+    }
+
+    /// Takes the right to probe it, which one prober has at a time.
+    pub(crate) fn try_probe(self: &Arc<Self>) -> Option<ProbeRight> {
+        let taken = self.flags.probing.swap(true, Ordering::AcqRel);
+        (!taken).then(|| ProbeRight {
+            peer: Arc::clone(self),
+        })
+    }
+
+    /// Adds a Service port that lists it.
+    pub(crate) fn add_user(&self, user: &Arc<Upstream>) {
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        users.retain(|other| other.strong_count() > 0);
+        if !users.iter().any(|other| other.as_ptr() == Arc::as_ptr(user)) {
+            users.push(Arc::downgrade(user));
+        }
+    }
+
+    /// Removes a Service port that lists it no longer; without any it is retired.
+    pub(crate) fn remove_user(&self, user: &Upstream) {
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        users.retain(|other| other.strong_count() > 0 && !std::ptr::eq(other.as_ptr(), user));
+        if users.is_empty() {
+            self.set_retired(true);
+        }
+    }
+
+    /// The Service ports that list it.
+    pub(crate) fn users(&self) -> Vec<Arc<Upstream>> {
+        let users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        users.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    fn republish(&self) {
+        for user in self.users() {
+            user.publish();
+        }
+    }
+}
+
+/// One more request that a peer is working on, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct PeerLoad {
+    peer: Arc<Peer>,
+}
+
+impl PeerLoad {
+    pub(crate) fn new(peer: Arc<Peer>) -> Self {
+        peer.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self { peer }
+    }
+
+    pub(crate) fn peer(&self) -> &Arc<Peer> {
+        &self.peer
+    }
+}
+
+impl Drop for PeerLoad {
+    fn drop(&mut self) {
+        self.peer.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The right to probe a peer, given back when dropped.
+#[derive(Debug)]
+pub(crate) struct ProbeRight {
+    peer: Arc<Peer>,
+}
+
+impl Drop for ProbeRight {
+    fn drop(&mut self) {
+        self.peer.flags.probing.store(false, Ordering::Release);
+    }
+}

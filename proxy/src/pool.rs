@@ -1,0 +1,201 @@
+//! Connections to endpoints that wait for their next request. Each data thread has its own: nothing is locked.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::client::conn::http2::SendRequest;
+use tokio::sync::Mutex;
+use tokio::task::spawn_local;
+use tokio::time::{Instant, timeout};
+
+use crate::body::RequestBody;
+use crate::config::Timeouts;
+use crate::connect::{self, ConnectError, Http1};
+use crate::peer::Peer;
+
+/// Connections that are kept for an endpoint at least; for one that serves many at once it is twice as many as that.
+const KEPT_AT_LEAST: usize = 64;
+/// How long a connection may take to come to the end of a request whose response has ended.
+const SETTLING: Duration = Duration::from_secs(1);
+/// For a request that must not be sent twice: an endpoint that closes idle connections does so after a longer time.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// A thread's connections.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    timeouts: Timeouts,
+    /// By [`Peer::id`].
+    http1: RefCell<HashMap<u64, Idle>>,
+    http2: RefCell<HashMap<u64, Multiplexed>>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    peer: Arc<Peer>,
+    connections: Vec<(Http1, Instant)>,
+}
+
+/// The one connection to an endpoint that speaks HTTP/2. Who finds none makes it while the others wait.
+#[derive(Debug)]
+struct Multiplexed {
+    peer: Arc<Peer>,
+    sender: Rc<Mutex<Option<SendRequest<RequestBody>>>>,
+}
+
+/// A connection to an endpoint, taken out of the pool.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    pool: Rc<Pool>,
+    peer: Arc<Peer>,
+    pub(crate) connection: Http1,
+    /// How many of the endpoint are kept.
+    kept: usize,
+    /// Whether it carried a request before.
+    pub(crate) is_used: bool,
+}
+
+/// What a request asks of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Age {
+    /// The request can be sent again if the connection turns out to be closed.
+    Any,
+    /// It cannot.
+    Fresh,
+    /// One that was used before has failed it already.
+    New,
+}
+
+impl Pool {
+    pub(crate) fn new(timeouts: Timeouts) -> Self {
+        Self {
+            timeouts,
+            http1: RefCell::default(),
+            http2: RefCell::default(),
+        }
+    }
+
+    /// A connection that carries one request at a time: a waiting one, or a new one.
+    ///
+    /// # Errors
+    /// The endpoint does not take a new one.
+    pub(crate) async fn http1(
+        self: &Rc<Self>,
+        peer: &Arc<Peer>,
+        target: u32,
+        age: Age,
+    ) -> Result<Lease, ConnectError> {
+        let (connection, is_used) = match self.take(peer, age) {
+            Some(connection) => (connection, true),
+            None => (connect::http1(peer.address, self.timeouts.connect).await?, false),
+        };
+        let kept = KEPT_AT_LEAST.max(2 * target as usize);
+        Ok(Lease {
+            pool: Rc::clone(self),
+            peer: Arc::clone(peer),
+            connection,
+            kept,
+            is_used,
+        })
+    }
+
+    /// The connection that carries many requests at once.
+    ///
+    /// # Errors
+    /// There is none, and the endpoint does not take a new one.
+    pub(crate) async fn http2(&self, peer: &Arc<Peer>) -> Result<SendRequest<RequestBody>, ConnectError> {
+        let slot = {
+            let mut slots = self.http2.borrow_mut();
+            let slot = slots.entry(peer.id).or_insert_with(|| Multiplexed {
+                peer: Arc::clone(peer),
+                sender: Rc::default(),
+            });
+            Rc::clone(&slot.sender)
+        };
+        let mut slot = slot.lock().await;
+        if let Some(sender) = slot.as_ref().filter(|sender| sender.is_ready()) {
+            return Ok(sender.clone());
+        }
+        let sender = connect::http2(peer.address, self.timeouts.connect).await?;
+        *slot = Some(sender.clone());
+        Ok(sender)
+    }
+
+    fn take(&self, peer: &Peer, age: Age) -> Option<Http1> {
+        if age == Age::New {
+            return None;
+        }
+        let mut idle = self.http1.borrow_mut();
+        let connections = &mut idle.get_mut(&peer.id)?.connections;
+        // The one that waits for the shortest time is the least likely to be closed by now.
+        while let Some((connection, since)) = connections.pop() {
+            if age == Age::Fresh && since.elapsed() >= FRESH {
+                // All others are older.
+                connections.push((connection, since));
+                return None;
+            }
+            if connection.sender.is_ready() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    fn put(&self, peer: Arc<Peer>, connection: Http1, kept: usize) {
+        if peer.is_retired() || connection.sender.is_closed() {
+            return;
+        }
+        let mut idle = self.http1.borrow_mut();
+        let idle = idle.entry(peer.id).or_insert_with(|| Idle {
+            peer,
+            connections: Vec::new(),
+        });
+        if idle.connections.len() < kept {
+            idle.connections.push((connection, Instant::now()));
+        }
+    }
+
+    /// Closes what waits for too long, what its endpoint closed, and what leads to an endpoint that must get no more
+    /// requests.
+    pub(crate) fn sweep(&self) {
+        let now = Instant::now();
+        self.http1.borrow_mut().retain(|_, idle| {
+            let retired = idle.peer.is_retired();
+            idle.connections.retain(|(connection, since)| {
+                !retired && !connection.sender.is_closed() && now - *since < self.timeouts.upstream_idle
+            });
+            !idle.connections.is_empty()
+        });
+        // Requests hold senders of their own: dropping this one ends the connection when they are done.
+        self.http2.borrow_mut().retain(|_, slot| {
+            let is_open =
+                |slot: &Option<SendRequest<_>>| slot.as_ref().is_some_and(|sender| !sender.is_closed());
+            !slot.peer.is_retired() && slot.sender.try_lock().map_or(true, |slot| is_open(&slot))
+        });
+    }
+}
+
+impl Lease {
+    /// Lets another request have the connection, once this one is done with it.
+    pub(crate) fn give_back(self) {
+        let Self {
+            pool,
+            peer,
+            mut connection,
+            kept,
+            ..
+        } = self;
+        if connection.sender.is_ready() {
+            pool.put(peer, connection, kept);
+        } else if !connection.sender.is_closed() {
+            // The response may end before the request does.
+            spawn_local(async move {
+                if let Ok(Ok(())) = timeout(SETTLING, connection.sender.ready()).await {
+                    pool.put(peer, connection, kept);
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Our own probes of endpoints that are not called ready yet, while requests wait for them.
+//!
+//! ```text
+//! startup probe ──> readiness probe ──> traffic port ──> proved: the endpoint gets requests
+//!   each: initial delay ─> TCP every 5 ms until it accepts ─> HTTP every 10 ms until it answers 200..=399
+//! ```
+//!
+//! The kubelet probes once a period, 10 s by default, and three controllers carry the result here. A probe of our own
+//! finds an application that came up within milliseconds. An endpoint that is called ready and took no connection is
+//! looked for in the same way, on its traffic port.
+
+mod pace;
+mod spec;
+mod tls;
+mod tries;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dormouse_core::endpoints::Standing;
+use tokio::time::{Instant, sleep, sleep_until};
+
+pub use spec::{Check, HttpCheck, Probe, ProbeSpec, Scheme};
+
+use crate::peer::{Peer, ProbeRight};
+use crate::shared::Shared;
+use crate::upstream::Upstream;
+
+/// How often a prober looks whether anybody still waits.
+const STILL_WANTED: Duration = Duration::from_millis(50);
+
+/// A spec, and when its delays began.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    spec: ProbeSpec,
+    set_at: Instant,
+}
+
+impl Plan {
+    pub(crate) fn new(spec: ProbeSpec) -> Self {
+        Self {
+            spec,
+            set_at: Instant::now(),
+        }
+    }
+}
+
+/// Begins to probe a peer that an upstream's requests wait for, unless it is being probed or may not be.
+pub(crate) fn start(shared: &Shared, upstream: &Arc<Upstream>, peer: Arc<Peer>, standing: Standing) {
+    let plan = match (standing, &peer.pod) {
+        // Ready already, so that to take connections is all that it lacks.
+        (Standing::Ready, _) => Arc::new(Plan::new(ProbeSpec::default())),
+        (_, Some(pod)) => match shared.plan(pod) {
+            Some(plan) => plan,
+            None => return,
+        },
+        _ => return,
+    };
+    if let Some(right) = peer.try_probe() {
+        shared.control.spawn(run(Arc::clone(upstream), peer, plan, right));
+    }
+}
+
+async fn run(upstream: Arc<Upstream>, peer: Arc<Peer>, plan: Arc<Plan>, right: ProbeRight) {
+    let began = Instant::now();
+    let proved = tokio::select! {
+        () = passes(&plan, peer.address) => true,
+        () = unwanted(&upstream, &peer) => false,
+    };
+    if proved {
+        tracing::debug!(endpoint = %peer.address, after = ?began.elapsed(), "endpoint answers our probe");
+        peer.prove();
+    }
+    drop(right);
+    // Who began to wait while this ended found the right taken.
+    for user in peer.users() {
+        user.probe();
+    }
+}
+
+/// Resolves when nobody waits for the peer any more.
+async fn unwanted(upstream: &Upstream, peer: &Peer) {
+    while upstream.wants_probe(peer) {
+        sleep(STILL_WANTED).await;
+    }
+}
+
+/// Resolves when everything has passed that has to.
+async fn passes(plan: &Plan, traffic: SocketAddr) {
+    let ip = traffic.ip();
+    let mut reached_traffic = false;
+    for probe in [&plan.spec.startup, &plan.spec.readiness].into_iter().flatten() {
+        sleep_until(plan.set_at + probe.delay).await;
+        match &probe.check {
+            Check::Tcp { port } => tries::tcp(SocketAddr::new(ip, *port)).await,
+            Check::Http(check) => {
+                let address = SocketAddr::new(ip, check.port);
+                tries::tcp(address).await;
+                tries::http(address, check, probe.timeout).await;
+            }
+        }
+        reached_traffic |= probe.check.port() == traffic.port();
+    }
+    if !reached_traffic {
+        tries::tcp(traffic).await;
+    }
+}

@@ -1,0 +1,160 @@
+//! The handle by which the rest of the process steers the data plane.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dormouse_core::endpoints::{EndpointSet, PodKey};
+use dormouse_core::routes::settings::{RouteSettings, ServicePort};
+use dormouse_core::routes::{BuildOptions, Candidate, Conflict, RouteKey};
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+use crate::config::Config;
+use crate::demand::Demand;
+use crate::listener;
+use crate::probe::{Plan, ProbeSpec};
+use crate::shared::Shared;
+use crate::thread::DataThread;
+use crate::upstream::Protocol;
+
+/// Why the proxy could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address cannot be listened on.
+    #[error("unable to listen on {address}")]
+    Listen {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A thread could not be made.
+    #[error("unable to start a data thread")]
+    Thread(#[source] io::Error),
+}
+
+/// How a drain ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// Connections of clients that were still busy at the deadline, and cut.
+    pub cut: usize,
+}
+
+/// The running data plane.
+#[derive(Debug)]
+pub struct Proxy {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    threads: Vec<DataThread>,
+}
+
+impl Proxy {
+    /// Listens, and answers from now on, with 404 until there are routes. Probes run on the runtime that this is called in.
+    ///
+    /// # Errors
+    /// The address is taken, or threads cannot be made.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        let wanted = config.listen;
+        let (address, listeners) =
+            listener::bind(wanted, config.threads).map_err(|source| StartError::Listen {
+                address: wanted,
+                source,
+            })?;
+        let shared = Arc::new(Shared::new(config, Handle::current()));
+        let threads = listeners
+            .into_iter()
+            .enumerate()
+            .map(|(number, listener)| DataThread::start(number, listener, Arc::clone(&shared)))
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(StartError::Thread)?;
+        Ok(Self {
+            shared,
+            address,
+            threads,
+        })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Replaces the routes and says which of them want the same. Requests that wait at a route that stays go on waiting;
+    /// those at a route that goes get 503.
+    pub fn set_routes(
+        &self,
+        routes: Vec<Candidate<Arc<RouteSettings>>>,
+        options: BuildOptions,
+    ) -> Vec<Conflict> {
+        self.shared.set_routes(routes, options)
+    }
+
+    /// Says which endpoints a Service port has and what they speak; `None` if there is no such Service or port. Until
+    /// this was said once, requests wait.
+    pub fn set_endpoints(&self, target: &ServicePort, endpoints: Option<&EndpointSet>, protocol: Protocol) {
+        self.shared
+            .upstream(target)
+            .set(endpoints, protocol, &self.shared);
+    }
+
+    /// Says how a pod may be probed while requests wait for it. Without a spec, which is how it begins, its slice decides.
+    pub fn set_probe(&self, pod: &PodKey, spec: Option<ProbeSpec>) {
+        self.shared.set_plan(pod, spec.map(Plan::new));
+    }
+
+    /// Says what a ConfigMap has, by key, for routes that answer with a value of it; `None` if there is none.
+    pub fn set_page(&self, namespace: &str, name: &str, values: Option<BTreeMap<String, Bytes>>) {
+        self.shared
+            .pages
+            .rcu(|pages| pages.with(namespace, name, values.as_ref()));
+    }
+
+    /// What all routes have to do.
+    #[must_use]
+    pub fn demand(&self) -> Demand {
+        Demand::new(Arc::clone(&self.shared))
+    }
+
+    /// Lets new requests of a route wait for at most `at_most`, and gives the number of those in flight: with none, its
+    /// pods can go. `None` if there is no such route.
+    #[must_use]
+    pub fn hold(&self, route: &RouteKey, at_most: Duration) -> Option<u32> {
+        let state = self.shared.route(route)?;
+        let number = state.hold();
+        let in_flight = state.load().in_flight();
+        self.shared.control.spawn(async move {
+            tokio::time::sleep(at_most).await;
+            state.release(Some(number));
+        });
+        Some(in_flight)
+    }
+
+    /// Ends a hold: requests that waited because of it go on.
+    pub fn release(&self, route: &RouteKey) {
+        if let Some(state) = self.shared.route(route) {
+            state.release(None);
+        }
+    }
+
+    /// Takes no more connections, lets requests end until the deadline, cuts what is left, and stops.
+    pub async fn drain(mut self, deadline: Duration) -> Drained {
+        let deadline = Instant::now() + deadline;
+        for thread in &mut self.threads {
+            thread.begin_drain(deadline);
+        }
+        let mut cut = 0;
+        for thread in self.threads {
+            cut += thread.drained().await;
+        }
+        Drained { cut }
+    }
+}

@@ -1,0 +1,192 @@
+//! The way of a request: route -> admit -> endpoint -> forward -> in flight until the response has ended.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use dormouse_core::routes::Destination;
+use dormouse_core::routes::settings::{StaticResponse, StaticRoute};
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version, request};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+
+use crate::admit::{Admission, Passage, Turned};
+use crate::body::{Flight, ResponseBody};
+use crate::client::Client;
+use crate::failure::{Failure, Speaks};
+use crate::forward::{Answer, Limits, Outbound, Unanswered, forward};
+use crate::route::{Headers, Route};
+use crate::{answers, headers, inbound, upgrade};
+
+const COLD_START: HeaderName = HeaderName::from_static("x-keda-http-cold-start");
+/// How often a request is sent again that an endpoint may have seen.
+const REPLAYS: u32 = 3;
+
+/// The client left: there is nobody to answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the client left")]
+pub(crate) struct ClientLeft;
+
+/// Answers one request.
+///
+/// # Errors
+/// There is nobody to answer: the connection ends.
+pub(crate) async fn serve(
+    client: Rc<Client>,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, ClientLeft> {
+    let exchange = client.begin();
+    let (head, body) = request.into_parts();
+    let speaks = Speaks::of(head.version, &head.headers);
+    let response = match answer(&client, head, body).await {
+        Ok(response) => response,
+        Err(Failure::ClientGone) => return Err(ClientLeft),
+        Err(failure) => {
+            tracing::debug!(client = %client.address, failure = %failure, "request not passed on");
+            failure.response(speaks)
+        }
+    };
+    Ok(response.map(|body| body.with(exchange)))
+}
+
+async fn answer(
+    client: &Rc<Client>,
+    mut head: request::Parts,
+    body: Incoming,
+) -> Result<Response<ResponseBody>, Failure> {
+    inbound::normalize(&mut head)?;
+    let route = find_route(client, &head)?;
+    let own = static_route(&route, &head);
+    if let Some(own) = own.filter(|own| answers::is_given(own, route.is_available())) {
+        return answer_ourselves(client, &route, &own.response, &head);
+    }
+    let mut admission = Admission::begin(Rc::clone(client), Arc::clone(&route), own.is_none());
+    let limits = Limits::of(&route, admission.deadline());
+    let mut outbound = Outbound::new(client, head, body);
+    let mut replays = 0;
+    loop {
+        let passage = match admission.passage().await {
+            Ok(passage) => passage,
+            Err(Turned::Failure(failure)) => return Err(failure),
+            Err(Turned::AnswerOurselves) => {
+                let placeholder = route.settings().cold_start.placeholder.as_ref();
+                let response = own
+                    .map(|own| &own.response)
+                    .or(placeholder)
+                    .ok_or(Failure::PageMissing)?;
+                return answer_ourselves(client, &route, response, outbound.head());
+            }
+        };
+        match forward(&client.worker, &passage, outbound, &limits).await {
+            Ok(answer) => return deliver(client, answer, passage, admission),
+            Err(Unanswered::Failed(failure)) => return Err(failure),
+            Err(Unanswered::Again {
+                outbound: again,
+                how,
+                blame,
+            }) => {
+                replays += u32::from(!blame);
+                if replays > REPLAYS {
+                    return Err(Failure::Broken(how));
+                }
+                let peer = passage.load.peer();
+                if blame {
+                    peer.suspect();
+                }
+                admission.failed(peer.id, how);
+                outbound = *again;
+            }
+        }
+    }
+}
+
+fn find_route(client: &Client, head: &request::Parts) -> Result<Arc<Route>, Failure> {
+    let table = client.worker.shared.table.load();
+    let route = table.find_at(&destination(head), &Headers(&head.headers));
+    route.cloned().ok_or(Failure::NoRoute)
+}
+
+/// The static route of a request, which its route may answer by itself and never counts.
+fn static_route<'r>(route: &'r Route, head: &request::Parts) -> Option<&'r StaticRoute> {
+    let settings = route.settings();
+    if settings.static_routes.is_empty() {
+        return None;
+    }
+    settings.static_route(&destination(head), &Headers(&head.headers))
+}
+
+fn answer_ourselves(
+    client: &Client,
+    route: &Route,
+    response: &StaticResponse,
+    head: &request::Parts,
+) -> Result<Response<ResponseBody>, Failure> {
+    let pages = client.worker.shared.pages.load();
+    answers::answer(
+        response,
+        &route.state().key().namespace,
+        &destination(head),
+        &pages,
+    )
+}
+
+fn destination(head: &request::Parts) -> Destination<'_> {
+    Destination::new(inbound::host_of(&head.headers), head.uri.path())
+}
+
+/// Makes of an endpoint's answer what the client gets.
+fn deliver(
+    client: &Rc<Client>,
+    answer: Answer,
+    passage: Passage,
+    admission: Admission,
+) -> Result<Response<ResponseBody>, Failure> {
+    let Answer {
+        response,
+        lease,
+        upgrade,
+    } = answer;
+    let Passage {
+        load,
+        grant,
+        is_fallback,
+        ..
+    } = passage;
+    load.peer().answered();
+    if let Some(grant) = grant {
+        grant.answered();
+    }
+    let cold = admission.waited();
+    let deadline = admission.deadline();
+    let flight = Flight::new(admission.into_in_flight(), load, lease, deadline);
+
+    let (mut head, incoming) = response.into_parts();
+    let protocol = head.headers.get(UPGRADE).cloned();
+    headers::strip_response(&mut head.headers);
+    head.version = Version::HTTP_11;
+    if client.worker.shared.config.cold_start_header && !is_fallback {
+        head.headers.insert(
+            COLD_START,
+            HeaderValue::from_static(if cold { "true" } else { "false" }),
+        );
+    }
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        let upstream = head.extensions.remove::<OnUpgrade>();
+        let (Some(downstream), Some(upstream), Some(protocol)) = (upgrade, upstream, protocol) else {
+            return Err(Failure::Broken(
+                "it changed its protocol, which nobody had asked for".to_owned(),
+            ));
+        };
+        headers::set_upgrade(&mut head.headers, protocol);
+        upgrade::tunnel(Rc::clone(client), downstream, upstream, flight);
+        return Ok(Response::from_parts(head, ResponseBody::empty()));
+    }
+    if upgrade.is_some() {
+        // What the client sent already was for another protocol: it must not be read as a request.
+        head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(Response::from_parts(
+        head,
+        ResponseBody::from_endpoint(incoming, flight),
+    ))
+}

@@ -1,0 +1,188 @@
+//! A route as the request path uses it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use dormouse_core::routes::settings::{RouteSettings, StaticResponse};
+use dormouse_core::routes::{HeaderSet, RouteKey, RouteTable};
+use http::HeaderMap;
+
+use crate::config::Config;
+use crate::gate::Gate;
+use crate::load::Load;
+use crate::upstream::Upstream;
+
+/// All routes; each look-up gives what a request needs of its route.
+pub(crate) type Table = RouteTable<Arc<Route>>;
+
+/// Requests that a pod gets before it has answered one, where its route scales by no concurrency: KEDA's default target.
+const DEFAULT_PACE: u32 = 100;
+
+/// A request's headers, as routes look at them.
+pub(crate) struct Headers<'r>(pub(crate) &'r HeaderMap);
+
+impl HeaderSet for Headers<'_> {
+    fn has(&self, name: &str, value: Option<&str>) -> bool {
+        let mut values = self.0.get_all(name).iter();
+        values.any(|present| value.is_none_or(|wanted| present.as_bytes() == wanted.as_bytes()))
+    }
+}
+
+/// One version of a route's settings, with what they lead to.
+#[derive(Debug)]
+pub(crate) struct Route {
+    settings: Arc<RouteSettings>,
+    state: Arc<RouteState>,
+    target: Arc<Upstream>,
+    fallback: Option<Arc<Upstream>>,
+    waits: Waits,
+}
+
+/// How long requests of a route may take, with the process's own settings filled in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waits {
+    /// For an endpoint.
+    pub(crate) readiness: Duration,
+    /// In all.
+    pub(crate) request: Option<Duration>,
+    /// For the head of the response.
+    pub(crate) response_header: Option<Duration>,
+}
+
+impl Route {
+    pub(crate) fn new(
+        settings: Arc<RouteSettings>,
+        state: Arc<RouteState>,
+        target: Arc<Upstream>,
+        fallback: Option<Arc<Upstream>>,
+        config: &Config,
+    ) -> Self {
+        let inherited = &config.timeouts;
+        let readiness = settings.readiness(inherited.readiness);
+        Self {
+            target,
+            fallback,
+            waits: Waits {
+                readiness: readiness.unwrap_or(inherited.max_hold).min(inherited.max_hold),
+                request: settings.timeouts.request.or(inherited.request),
+                response_header: settings.timeouts.response_header.or(inherited.response_header),
+            },
+            settings,
+            state,
+        }
+    }
+
+    pub(crate) fn settings(&self) -> &RouteSettings {
+        &self.settings
+    }
+
+    pub(crate) fn state(&self) -> &Arc<RouteState> {
+        &self.state
+    }
+
+    pub(crate) fn load(&self) -> &Load {
+        &self.state.load
+    }
+
+    pub(crate) fn target(&self) -> &Arc<Upstream> {
+        &self.target
+    }
+
+    pub(crate) fn fallback(&self) -> Option<&Arc<Upstream>> {
+        self.fallback.as_ref()
+    }
+
+    pub(crate) fn waits(&self) -> Waits {
+        self.waits
+    }
+
+    /// Requests that may wait at once.
+    pub(crate) fn pending_bound(&self, config: &Config) -> u32 {
+        self.settings
+            .cold_start
+            .pending_bound(config.bounds.pending_per_route)
+    }
+
+    /// Whether it has an endpoint that gets requests.
+    pub(crate) fn is_available(&self) -> bool {
+        !self.target.view().usable().is_empty()
+    }
+
+    /// What a request gets instead of waiting.
+    pub(crate) fn placeholder(&self) -> Option<&StaticResponse> {
+        self.settings.cold_start.answer_at_once()
+    }
+
+    /// Requests that a pod gets before it has answered one.
+    pub(crate) fn pace(&self) -> u32 {
+        self.settings.scaling.concurrency.map_or(DEFAULT_PACE, u32::from)
+    }
+}
+
+/// What stays of a route while its settings change.
+#[derive(Debug)]
+pub(crate) struct RouteState {
+    key: RouteKey,
+    load: Load,
+    gate: Gate,
+    on_hold: AtomicBool,
+    /// Counts the holds that there have been: the end of an older one must not end a newer.
+    hold_number: AtomicU64,
+}
+
+impl RouteState {
+    pub(crate) fn new(key: RouteKey) -> Self {
+        Self {
+            key,
+            load: Load::default(),
+            gate: Gate::default(),
+            on_hold: AtomicBool::new(false),
+            hold_number: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn key(&self) -> &RouteKey {
+        &self.key
+    }
+
+    pub(crate) fn load(&self) -> &Load {
+        &self.load
+    }
+
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// Hands out what the gate can hand out now.
+    pub(crate) fn pump(self: &Arc<Self>) {
+        self.gate.pump(self);
+    }
+
+    /// Whether requests pass the gate without a stop: none waits before them, and the route is not on hold.
+    pub(crate) fn is_open(&self) -> bool {
+        self.load.pending() == 0 && !self.is_on_hold()
+    }
+
+    /// Whether new requests have to wait although there are endpoints.
+    pub(crate) fn is_on_hold(&self) -> bool {
+        // Sequentially consistent with the in-flight counter: a request is either counted before a hold asks for the
+        // number, or sees the hold.
+        self.on_hold.load(Ordering::SeqCst)
+    }
+
+    /// Lets new requests wait from here on. Gives the number of this hold.
+    pub(crate) fn hold(&self) -> u64 {
+        let number = self.hold_number.fetch_add(1, Ordering::SeqCst) + 1;
+        self.on_hold.store(true, Ordering::SeqCst);
+        number
+    }
+
+    /// Ends the hold in force, if it is this one, or whichever it is.
+    pub(crate) fn release(self: &Arc<Self>, number: Option<u64>) {
+        if number.is_none_or(|number| number == self.hold_number.load(Ordering::SeqCst)) {
+            self.on_hold.store(false, Ordering::SeqCst);
+            self.pump();
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! What the data threads and the control side have in common.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use arc_swap::ArcSwap;
+use dormouse_core::endpoints::{Endpoint, PodKey};
+use dormouse_core::routes::settings::{RouteSettings, ServicePort};
+use dormouse_core::routes::{BuildOptions, Candidate, Conflict, RouteKey};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
+
+use crate::answers::Pages;
+use crate::config::Config;
+use crate::peer::Peer;
+use crate::probe::Plan;
+use crate::route::{Route, RouteState, Table};
+use crate::upstream::Upstream;
+
+/// Snapshots and counters that requests use, and the registry that they do not.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) table: ArcSwap<Table>,
+    pub(crate) pages: ArcSwap<Pages>,
+    /// Requests of all routes that wait for an endpoint.
+    pub(crate) pending: AtomicU32,
+    /// Notified when a route's first request begins to wait.
+    pub(crate) edges: Notify,
+    /// Changes whenever an endpoint may have become one that gets no more requests.
+    pub(crate) retirements: watch::Sender<()>,
+    /// Where probes run: not on the threads that carry requests.
+    pub(crate) control: Handle,
+    /// Locked when routes or slices change, never on a request's way.
+    registry: Mutex<Registry>,
+}
+
+#[derive(Debug, Default)]
+struct Registry {
+    routes: BTreeMap<RouteKey, Arc<Route>>,
+    upstreams: HashMap<ServicePort, Arc<Upstream>>,
+    peers: HashMap<(SocketAddr, Option<PodKey>), Weak<Peer>>,
+    /// At how many entries those of peers that are gone are cleared away.
+    sweep_peers_at: usize,
+    plans: HashMap<PodKey, Arc<Plan>>,
+}
+
+impl Shared {
+    pub(crate) fn new(config: Config, control: Handle) -> Self {
+        Self {
+            config,
+            table: ArcSwap::default(),
+            pages: ArcSwap::default(),
+            pending: AtomicU32::new(0),
+            edges: Notify::new(),
+            retirements: watch::Sender::new(()),
+            control,
+            registry: Mutex::default(),
+        }
+    }
+
+    /// Replaces the routes. Those that stay keep their counters and the requests that wait at them; those that wait at a
+    /// route that goes are told.
+    pub(crate) fn set_routes(
+        &self,
+        candidates: Vec<Candidate<Arc<RouteSettings>>>,
+        options: BuildOptions,
+    ) -> Vec<Conflict> {
+        let mut registry = self.lock();
+        let mut before = std::mem::take(&mut registry.routes);
+        let mut routes = Vec::with_capacity(candidates.len());
+        for candidate in candidates {
+            let old = before.remove(&candidate.key);
+            let route = registry.route(&candidate.value, old.as_ref(), &self.config);
+            registry.routes.insert(candidate.key.clone(), Arc::clone(&route));
+            routes.push(Candidate {
+                key: candidate.key,
+                uid: candidate.uid,
+                created: candidate.created,
+                rules: candidate.rules,
+                value: route,
+            });
+        }
+        let (table, conflicts) = Table::build(routes, options);
+        self.table.store(Arc::new(table));
+        let states: Vec<Arc<RouteState>> = registry
+            .routes
+            .values()
+            .map(|route| Arc::clone(route.state()))
+            .collect();
+        registry.forget_unused_upstreams();
+        drop(registry);
+        for gone in before.values() {
+            gone.target().remove_route(gone.state());
+            gone.state().gate().close();
+        }
+        for state in states {
+            state.pump();
+        }
+        conflicts
+    }
+
+    /// The Service port of this name, made if need be.
+    pub(crate) fn upstream(&self, target: &ServicePort) -> Arc<Upstream> {
+        self.lock().upstream(target)
+    }
+
+    /// The state of a route.
+    pub(crate) fn route(&self, key: &RouteKey) -> Option<Arc<RouteState>> {
+        self.lock().routes.get(key).map(|route| Arc::clone(route.state()))
+    }
+
+    /// All routes.
+    pub(crate) fn routes(&self) -> Vec<Arc<Route>> {
+        self.lock().routes.values().cloned().collect()
+    }
+
+    /// The peer at an endpoint: the same for all Service ports that list it.
+    pub(crate) fn peer(&self, endpoint: &Endpoint) -> Arc<Peer> {
+        let mut registry = self.lock();
+        let key = (endpoint.address, endpoint.pod.clone());
+        if let Some(peer) = registry.peers.get(&key).and_then(Weak::upgrade) {
+            return peer;
+        }
+        if registry.peers.len() >= registry.sweep_peers_at {
+            registry.peers.retain(|_, peer| peer.strong_count() > 0);
+            registry.sweep_peers_at = 2 * registry.peers.len() + 64;
+        }
+        let peer = Arc::new(Peer::new(endpoint.address, endpoint.pod.clone()));
+        registry.peers.insert(key, Arc::downgrade(&peer));
+        peer
+    }
+
+    /// How a pod may be probed, if it may.
+    pub(crate) fn plan(&self, pod: &PodKey) -> Option<Arc<Plan>> {
+        self.lock().plans.get(pod).cloned()
+    }
+
+    /// Says how a pod may be probed, or that it may not.
+    pub(crate) fn set_plan(&self, pod: &PodKey, plan: Option<Plan>) {
+        let upstreams: Vec<Arc<Upstream>> = {
+            let mut registry = self.lock();
+            match plan {
+                Some(plan) => registry.plans.insert(pod.clone(), Arc::new(plan)),
+                None => registry.plans.remove(pod),
+            };
+            registry
+                .upstreams
+                .values()
+                .filter(|upstream| upstream.is_waited_for())
+                .cloned()
+                .collect()
+        };
+        for upstream in upstreams {
+            upstream.probe();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Registry {
+    /// The route of these settings, with the state of the one before.
+    fn route(
+        &mut self,
+        settings: &Arc<RouteSettings>,
+        old: Option<&Arc<Route>>,
+        config: &Config,
+    ) -> Arc<Route> {
+        if let Some(old) = old.filter(|old| old.settings() == settings.as_ref()) {
+            return Arc::clone(old);
+        }
+        let state = old.map_or_else(
+            || Arc::new(RouteState::new(settings.key.clone())),
+            |old| Arc::clone(old.state()),
+        );
+        let target = self.upstream(&settings.target);
+        let fallback = settings
+            .cold_start
+            .fallback
+            .as_ref()
+            .map(|fallback| self.upstream(fallback));
+        if let Some(old) = old.filter(|old| !Arc::ptr_eq(old.target(), &target)) {
+            old.target().remove_route(&state);
+        }
+        target.add_route(&state);
+        let route = Arc::new(Route::new(Arc::clone(settings), state, target, fallback, config));
+        route
+            .state()
+            .gate()
+            .open(Arc::clone(route.target()), route.pace());
+        route
+    }
+
+    fn upstream(&mut self, target: &ServicePort) -> Arc<Upstream> {
+        if let Some(upstream) = self.upstreams.get(target) {
+            return Arc::clone(upstream);
+        }
+        let upstream = Arc::new(Upstream::new());
+        self.upstreams.insert(target.clone(), Arc::clone(&upstream));
+        upstream
+    }
+
+    /// Drops Service ports that neither a route nor a slice speaks of.
+    fn forget_unused_upstreams(&mut self) {
+        self.upstreams
+            .retain(|_, upstream| Arc::strong_count(upstream) > 1 || upstream.is_known());
+    }
+}

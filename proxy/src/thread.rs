@@ -1,0 +1,151 @@
+//! A data thread: one listener, one runtime, and every task of the connections that it accepts.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use futures::FutureExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::task::spawn_local;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
+
+use crate::connection;
+use crate::shared::Shared;
+use crate::worker::Worker;
+
+/// After an `accept` that failed for want of file descriptors: others become free only with time.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often idle connections to endpoints are looked at.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// The handle of a data thread. When dropped, the thread stops at once.
+#[derive(Debug)]
+pub(crate) struct DataThread {
+    drain: Option<oneshot::Sender<Instant>>,
+    drained: oneshot::Receiver<usize>,
+}
+
+impl DataThread {
+    /// Starts the thread, which accepts from now on.
+    pub(crate) fn start(
+        number: usize,
+        listener: std::net::TcpListener,
+        shared: Arc<Shared>,
+    ) -> io::Result<Self> {
+        let (drain, drain_begins) = oneshot::channel();
+        let (is_drained, drained) = oneshot::channel();
+        // A local runtime has to be made where it runs.
+        let (started, has_started) = mpsc::sync_channel(1);
+        thread::Builder::new()
+            .name(format!("proxy-{number}"))
+            .spawn(move || {
+                let runtime = Builder::new_current_thread()
+                    .enable_all()
+                    .build_local(LocalOptions::default());
+                let run = runtime.and_then(|runtime| {
+                    let inside = runtime.enter();
+                    let listener = TcpListener::from_std(listener)?;
+                    drop(inside);
+                    Ok((runtime, listener))
+                });
+                match run {
+                    Ok((runtime, listener)) => {
+                        started.send(Ok(())).ok();
+                        let cut = runtime.block_on(run_until_drained(listener, shared, drain_begins));
+                        drop(runtime);
+                        is_drained.send(cut).ok();
+                    }
+                    Err(error) => {
+                        started.send(Err(error)).ok();
+                    }
+                }
+            })?;
+        has_started
+            .recv()
+            .unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))?;
+        Ok(Self {
+            drain: Some(drain),
+            drained,
+        })
+    }
+
+    /// Lets it take no more connections, and end at the deadline.
+    pub(crate) fn begin_drain(&mut self, deadline: Instant) {
+        if let Some(drain) = self.drain.take() {
+            drain.send(deadline).ok();
+        }
+    }
+
+    /// Waits for its end, and says how many connections were cut.
+    pub(crate) async fn drained(self) -> usize {
+        self.drained.await.unwrap_or(0)
+    }
+}
+
+/// Accepts until the drain begins, and gives the number of connections that it cut.
+async fn run_until_drained(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    drain: oneshot::Receiver<Instant>,
+) -> usize {
+    let bound = (shared.config.bounds.connections / shared.config.threads).max(1);
+    let room = Arc::new(Semaphore::new(bound));
+    let worker = Rc::new(Worker::new(shared));
+    spawn_local(sweep(Rc::clone(&worker)));
+    let deadline = tokio::select! {
+        deadline = drain => deadline,
+        () = accept(&worker, &listener, &room) => return 0,
+    };
+    // Without a deadline the handle was dropped: nobody waits for the requests.
+    let Ok(deadline) = deadline else { return 0 };
+    // The kernel took these already; closing the socket now would reset them.
+    while let Some(Ok((stream, address))) = listener.accept().now_or_never() {
+        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
+            break;
+        };
+        spawn(&worker, stream, address, permit);
+    }
+    drop(listener);
+    worker.drain.begin(deadline);
+    let all = u32::try_from(bound).unwrap_or(u32::MAX);
+    match timeout_at(deadline, room.acquire_many(all)).await {
+        Ok(_) => 0,
+        Err(_) => bound - room.available_permits(),
+    }
+}
+
+async fn accept(worker: &Rc<Worker>, listener: &TcpListener, room: &Arc<Semaphore>) {
+    // Without room, clients wait in the kernel.
+    while let Ok(permit) = Arc::clone(room).acquire_owned().await {
+        match listener.accept().await {
+            Ok((stream, address)) => spawn(worker, stream, address, permit),
+            Err(error) => {
+                tracing::debug!(error = %error, "unable to accept a connection");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn spawn(worker: &Rc<Worker>, stream: TcpStream, address: SocketAddr, permit: OwnedSemaphorePermit) {
+    spawn_local(connection::serve(Rc::clone(worker), stream, address, permit));
+}
+
+/// Closes idle connections to endpoints that are too old or that must get no more requests.
+async fn sweep(worker: Rc<Worker>) {
+    let mut retirements = worker.shared.retirements.subscribe();
+    let mut ticks = interval(SWEEP);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            changed = retirements.changed() => if changed.is_err() { return },
+        }
+        worker.pool.sweep();
+    }
+}

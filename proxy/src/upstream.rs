@@ -1,0 +1,271 @@
+//! One Service port: which of its endpoints get requests now.
+//!
+//! ```text
+//! slices ── set() ──┐
+//!                   ├─> publish() ──> View (snapshot that threads read) ──> the gates of its routes
+//! probes, failures ─┘            └──> probers, while requests wait
+//! ```
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+
+use arc_swap::{ArcSwap, Guard};
+use dormouse_core::endpoints::{EndpointSet, Standing};
+
+use crate::peer::{Peer, PeerLoad};
+use crate::probe;
+use crate::random::Random;
+use crate::route::RouteState;
+use crate::shared::Shared;
+
+/// What an endpoint speaks, by its Service port's `appProtocol`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1 in the clear.
+    #[default]
+    Http1,
+    /// HTTP/2 in the clear, by prior knowledge (`kubernetes.io/h2c`).
+    H2c,
+}
+
+/// The endpoints of one Service port. All threads share it.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    view: ArcSwap<View>,
+    /// Requests of all its routes that wait for an endpoint.
+    waiting: AtomicU32,
+    /// Locked when something about its endpoints changes, never on a warm request's way.
+    state: Mutex<State>,
+    /// Set with the first request that waits: what a prober needs.
+    shared: OnceLock<Weak<Shared>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    known: Known,
+    protocol: Protocol,
+    peers: Vec<(Arc<Peer>, Standing)>,
+    routes: Vec<Weak<RouteState>>,
+}
+
+/// What is known of a Service port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// Nothing yet.
+    #[default]
+    Nothing,
+    /// There is no such Service or port.
+    Missing,
+    /// Its endpoints.
+    Endpoints,
+}
+
+/// What a request sees of a Service port.
+#[derive(Debug, Default)]
+pub(crate) struct View {
+    pub(crate) known: Known,
+    pub(crate) protocol: Protocol,
+    usable: Vec<Arc<Peer>>,
+}
+
+impl View {
+    /// The endpoints that get requests.
+    pub(crate) fn usable(&self) -> &[Arc<Peer>] {
+        &self.usable
+    }
+
+    /// Of two endpoints picked at random the one with less to do, counted there from now on. `but` is one that just
+    /// failed: it is taken only where there is no other.
+    pub(crate) fn pick(&self, random: &Random, but: Option<u64>) -> Option<PeerLoad> {
+        let peer = match self.usable.as_slice() {
+            [] => return None,
+            [only] => only,
+            [one, other] => less_loaded(one, other, but),
+            many => {
+                let first = random.below(many.len());
+                // Any but the first, each as likely.
+                let second = (first + 1 + random.below(many.len() - 1)) % many.len();
+                less_loaded(many.get(first)?, many.get(second)?, but)
+            }
+        };
+        Some(PeerLoad::new(Arc::clone(peer)))
+    }
+}
+
+fn less_loaded<'a>(one: &'a Arc<Peer>, other: &'a Arc<Peer>, but: Option<u64>) -> &'a Arc<Peer> {
+    let rank = |peer: &Peer| (but == Some(peer.id), peer.in_flight());
+    if rank(other) < rank(one) { other } else { one }
+}
+
+impl Upstream {
+    pub(crate) fn new() -> Self {
+        Self {
+            view: ArcSwap::default(),
+            waiting: AtomicU32::new(0),
+            state: Mutex::default(),
+            shared: OnceLock::new(),
+        }
+    }
+
+    /// What a request sees of it now.
+    pub(crate) fn view(&self) -> Guard<Arc<View>> {
+        self.view.load()
+    }
+
+    /// Takes what its slices say; `None` if there is no such Service or port.
+    pub(crate) fn set(self: &Arc<Self>, set: Option<&EndpointSet>, protocol: Protocol, shared: &Shared) {
+        // Before its own lock is taken: the registry takes its lock first, then that of a Service port.
+        let listed: Vec<(Arc<Peer>, Standing)> = set
+            .into_iter()
+            .flat_map(EndpointSet::iter)
+            .map(|(endpoint, standing)| (shared.peer(endpoint), standing))
+            .collect();
+        for (peer, standing) in &listed {
+            peer.add_user(self);
+            peer.set_retired(matches!(standing, Standing::Leaving | Standing::Unusable));
+            if *standing == Standing::Ready {
+                peer.believe_slice();
+            }
+        }
+        let before = {
+            let mut state = self.lock();
+            state.known = if set.is_some() {
+                Known::Endpoints
+            } else {
+                Known::Missing
+            };
+            state.protocol = protocol;
+            std::mem::replace(&mut state.peers, listed.clone())
+        };
+        for (gone, _) in &before {
+            if !listed.iter().any(|(peer, _)| peer.id == gone.id) {
+                gone.remove_user(self);
+            }
+        }
+        self.publish();
+        if before.iter().chain(&listed).any(|(peer, _)| peer.is_retired()) {
+            shared.retirements.send_replace(());
+        }
+    }
+
+    /// Lets threads see which endpoints are usable by now, and those that wait for one have it.
+    pub(crate) fn publish(self: &Arc<Self>) {
+        let mut state = self.lock();
+        state.routes.retain(|route| route.strong_count() > 0);
+        // Under the lock, or an older view could replace a newer one.
+        self.view.store(Arc::new(state.view()));
+        let routes: Vec<Arc<RouteState>> = state.routes.iter().filter_map(Weak::upgrade).collect();
+        drop(state);
+        for route in routes {
+            route.pump();
+        }
+        self.probe();
+    }
+
+    /// Whether anything was said of it.
+    pub(crate) fn is_known(&self) -> bool {
+        self.lock().known != Known::Nothing
+    }
+
+    /// Adds a route whose requests go here.
+    pub(crate) fn add_route(&self, route: &Arc<RouteState>) {
+        let routes = &mut self.lock().routes;
+        if !routes.iter().any(|other| other.as_ptr() == Arc::as_ptr(route)) {
+            routes.push(Arc::downgrade(route));
+        }
+    }
+
+    /// Removes a route that goes elsewhere.
+    pub(crate) fn remove_route(&self, route: &Arc<RouteState>) {
+        self.lock()
+            .routes
+            .retain(|other| other.as_ptr() != Arc::as_ptr(route));
+    }
+
+    /// One more request waits for an endpoint. The first one sets the probers to work.
+    pub(crate) fn begin_waiting(self: &Arc<Self>, shared: &Arc<Shared>) {
+        self.shared.get_or_init(|| Arc::downgrade(shared));
+        if self.waiting.fetch_add(1, Ordering::SeqCst) == 0 {
+            self.probe();
+        }
+    }
+
+    /// One request waits no longer.
+    pub(crate) fn end_waiting(&self) {
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Whether any request waits for an endpoint.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) > 0
+    }
+
+    /// Whether a probe of this endpoint could make a difference.
+    pub(crate) fn wants_probe(&self, peer: &Peer) -> bool {
+        self.is_waited_for()
+            && self
+                .lock()
+                .peers
+                .iter()
+                .any(|(other, standing)| other.id == peer.id && wants_probe(other, *standing))
+    }
+
+    /// Probes what may be probed and is not, if requests wait.
+    pub(crate) fn probe(self: &Arc<Self>) {
+        if !self.is_waited_for() {
+            return;
+        }
+        let Some(shared) = self.shared.get().and_then(Weak::upgrade) else {
+            return;
+        };
+        let candidates: Vec<(Arc<Peer>, Standing)> = self
+            .lock()
+            .peers
+            .iter()
+            .filter(|(peer, standing)| wants_probe(peer, *standing))
+            .cloned()
+            .collect();
+        for (peer, standing) in candidates {
+            probe::start(&shared, self, peer, standing);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a probe could find out more than is known: of a pod that is not called ready yet, or of an address that did not
+/// take a connection although it is.
+fn wants_probe(peer: &Peer, standing: Standing) -> bool {
+    match standing {
+        Standing::Starting => !peer.is_proved(),
+        Standing::Ready => peer.is_suspect(),
+        Standing::Leaving | Standing::Unusable => false,
+    }
+}
+
+impl State {
+    fn view(&self) -> View {
+        let usable = |wanted: fn(&Peer, Standing) -> bool| -> Vec<Arc<Peer>> {
+            let chosen = self
+                .peers
+                .iter()
+                .filter(|(peer, standing)| !peer.is_suspect() && wanted(peer, *standing));
+            chosen.map(|(peer, _)| Arc::clone(peer)).collect()
+        };
+        let mut chosen = usable(|peer, standing| match standing {
+            Standing::Ready => true,
+            Standing::Starting => peer.is_proved(),
+            Standing::Leaving | Standing::Unusable => false,
+        });
+        if chosen.is_empty() {
+            chosen = usable(|_, standing| standing == Standing::Leaving);
+        }
+        View {
+            known: self.known,
+            protocol: self.protocol,
+            usable: chosen,
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! What the tasks of one data thread share, without a lock.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use hyper::server::conn::{http1, http2};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::pool::Pool;
+use crate::random::Random;
+use crate::shared::Shared;
+
+/// The most bytes of a request's head, and of what hyper reads ahead.
+const MAX_HEAD: usize = 64 * 1024;
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+const MAX_STREAMS: u32 = 200;
+
+/// What the tasks of one data thread share.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) pool: Rc<Pool>,
+    pub(crate) random: Random,
+    pub(crate) drain: Drain,
+    pub(crate) http1: http1::Builder,
+    pub(crate) http2: http2::Builder<LocalExecutor>,
+}
+
+impl Worker {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        let mut http1 = http1::Builder::new();
+        http1.max_buf_size(MAX_HEAD).header_read_timeout(None);
+        let mut http2 = http2::Builder::new(LocalExecutor);
+        http2
+            .max_header_list_size(MAX_HEAD as u32)
+            .max_send_buf_size(MAX_HEAD)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_concurrent_streams(MAX_STREAMS);
+        Self {
+            pool: Rc::new(Pool::new(shared.config.timeouts)),
+            shared,
+            random: Random::default(),
+            drain: Drain::default(),
+            http1,
+            http2,
+        }
+    }
+}
+
+/// Whether the thread takes no more requests, and until when those that it has may take.
+#[derive(Debug, Default)]
+pub(crate) struct Drain {
+    deadline: Cell<Option<Instant>>,
+    begun: Notify,
+}
+
+impl Drain {
+    /// Begins it: every connection is told to end after the requests that it has.
+    pub(crate) fn begin(&self, deadline: Instant) {
+        self.deadline.set(Some(deadline));
+        self.begun.notify_waiters();
+    }
+
+    pub(crate) fn has_begun(&self) -> bool {
+        self.deadline.get().is_some()
+    }
+
+    /// Resolves when it begins.
+    pub(crate) async fn begins(&self) {
+        if !self.has_begun() {
+            self.begun.notified().await;
+        }
+    }
+
+    /// Resolves when everything has to be over.
+    pub(crate) async fn is_over(&self) {
+        self.begins().await;
+        if let Some(deadline) = self.deadline.get() {
+            tokio::time::sleep_until(deadline).await;
+        }
+    }
+}
+
+/// Runs hyper's tasks on this thread.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LocalExecutor;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(async move {
+            future.await;
+        });
+    }
+}

@@ -1,0 +1,469 @@
+//! Requests that wait for an endpoint.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::raw::{Raw, get};
+use common::{Rig, app, key, pod, settings, target, until};
+use dormouse_core::routes::settings::{
+    ConfigMapBody, Overflow, ResponseBody, ResponseMode, StaticResponse, StaticRoute, Timeout,
+};
+use dormouse_core::routes::{HostPattern, PathPrefix, Rule};
+use tokio::task::JoinSet;
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: web\r\n\r\n";
+
+fn asleep() -> Rig {
+    let rig = Rig::new();
+    rig.routes([settings("web")]);
+    rig.asleep("web");
+    rig
+}
+
+fn page(text: &str) -> StaticResponse {
+    StaticResponse {
+        status: 503,
+        body: ResponseBody::Text(text.into()),
+        headers: vec![
+            ("content-type".into(), "text/html".into()),
+            ("refresh".into(), "5".into()),
+        ],
+    }
+}
+
+#[tokio::test]
+async fn a_request_waits_until_there_is_an_endpoint() {
+    let app = app::ok().await;
+    let rig = asleep();
+    let mut client = Raw::connect(rig.address()).await;
+    client.send(GET).await;
+    rig.until_load("web", 1, 0).await;
+    assert!(client.is_silent(Duration::from_millis(100)).await);
+    rig.ready("web", &[app.address]);
+    let answer = client.answer().await;
+    assert_eq!(
+        (answer.status, answer.header("x-keda-http-cold-start").as_deref()),
+        (200, Some("true"))
+    );
+    rig.until_load("web", 0, 0).await;
+    assert_eq!(rig.load("web").2, 1, "it is one request, whatever happened to it");
+}
+
+#[tokio::test]
+async fn nothing_said_about_endpoints_is_not_none() {
+    let app = app::ok().await;
+    let rig = Rig::new();
+    rig.routes([settings("web")]);
+    let mut client = Raw::connect(rig.address()).await;
+    client.send(GET).await;
+    rig.until_load("web", 1, 0).await;
+    rig.ready("web", &[app.address]);
+    assert_eq!(client.answer().await.status, 200);
+}
+
+#[tokio::test]
+async fn a_first_request_that_waits_is_an_edge() {
+    let rig = asleep();
+    let demand = rig.proxy.demand();
+    let edge = |long: u64| tokio::time::timeout(Duration::from_millis(long), demand.edge());
+    assert!(edge(50).await.is_err());
+    let mut first = Raw::connect(rig.address()).await;
+    first.send(GET).await;
+    assert!(edge(20_000).await.is_ok());
+    let mut second = Raw::connect(rig.address()).await;
+    second.send(GET).await;
+    rig.until_load("web", 2, 0).await;
+    assert!(edge(50).await.is_err(), "the second is none");
+}
+
+#[tokio::test]
+async fn a_burst_is_answered_whole_and_never_more_than_the_pace_at_first() {
+    let (began, mut at_once) = tokio::sync::watch::channel(0_usize);
+    let (go, may_go) = tokio::sync::watch::channel(false);
+    let app = app::serve(move |_| {
+        began.send_modify(|count| *count += 1);
+        let mut may_go = may_go.clone();
+        async move {
+            may_go.wait_for(|go| *go).await.unwrap();
+            app::text("ok")
+        }
+    })
+    .await;
+    let rig = asleep();
+    let mut clients = JoinSet::new();
+    for _ in 0..200 {
+        let address = rig.address();
+        clients.spawn(async move { get(address, "/").await.status });
+    }
+    rig.until_load("web", 200, 0).await;
+    rig.ready("web", &[app.address]);
+    at_once.wait_for(|count| *count == 10).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(
+        *at_once.borrow(),
+        10,
+        "the route's target until the pod has answered"
+    );
+    go.send(true).unwrap();
+    while let Some(status) = clients.join_next().await {
+        assert_eq!(status.unwrap(), 200);
+    }
+    rig.until_load("web", 0, 0).await;
+}
+
+#[tokio::test]
+async fn beyond_the_bound_of_a_route_there_is_503_and_when_to_come_back() {
+    let rig = Rig::new();
+    let mut route = settings("web");
+    route.cold_start.max_pending = Some(2);
+    rig.routes([route, settings("other")]);
+    rig.asleep("web");
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut client = Raw::connect(rig.address()).await;
+        client.send(GET).await;
+        held.push(client);
+    }
+    rig.until_load("web", 2, 0).await;
+    let answer = get(rig.address(), "/").await;
+    assert_eq!(
+        (answer.status, answer.header("retry-after").as_deref()),
+        (503, Some("1"))
+    );
+    assert_eq!(rig.load("web"), (2, 0, 3));
+    // One that leaves makes room.
+    held.pop();
+    rig.until_load("web", 1, 0).await;
+    let mut client = Raw::connect(rig.address()).await;
+    client.send(GET).await;
+    rig.until_load("web", 2, 0).await;
+}
+
+#[tokio::test]
+async fn there_is_a_bound_for_all_routes() {
+    let rig = Rig::with(|config| config.bounds.pending = 1);
+    rig.routes([settings("web"), settings("other")]);
+    let mut client = Raw::connect(rig.address()).await;
+    client.send("GET / HTTP/1.1\r\nHost: other\r\n\r\n").await;
+    rig.until_load("other", 1, 0).await;
+    assert_eq!(get(rig.address(), "/").await.status, 503);
+    assert_eq!(rig.load("web").0, 0);
+}
+
+#[tokio::test]
+async fn a_placeholder_is_given_at_once_and_counts_for_a_while() {
+    let app = app::ok().await;
+    let rig = Rig::new();
+    let mut route = settings("web");
+    route.cold_start.placeholder = Some(page("starting"));
+    rig.routes([route]);
+    rig.asleep("web");
+    let answer = get(rig.address(), "/").await;
+    assert_eq!((answer.status, answer.text().as_str()), (503, "starting"));
+    assert_eq!(answer.header("refresh").as_deref(), Some("5"));
+    assert_eq!(answer.header("content-type").as_deref(), Some("text/html"));
+    assert_eq!(answer.header("x-keda-http-cold-start"), None);
+    assert_eq!(rig.load("web"), (1, 0, 1), "its client will come back");
+    rig.proxy.demand().edge().await;
+    rig.ready("web", &[app.address]);
+    assert_eq!(get(rig.address(), "/").await.text(), "ok");
+}
+
+#[tokio::test]
+async fn a_placeholder_for_what_overflows() {
+    let rig = Rig::new();
+    let mut route = settings("web");
+    route.cold_start.placeholder = Some(page("full"));
+    route.cold_start.max_pending = Some(1);
+    route.cold_start.overflow = Overflow::Placeholder;
+    rig.routes([route]);
+    rig.asleep("web");
+    let mut held = Raw::connect(rig.address()).await;
+    held.send(GET).await;
+    rig.until_load("web", 1, 0).await;
+    assert_eq!(get(rig.address(), "/").await.text(), "full");
+    assert!(held.is_silent(Duration::from_millis(50)).await);
+}
+
+#[tokio::test]
+async fn who_waited_in_vain_gets_504_or_the_fallback() {
+    let sorry = app::serve(|_| async { app::text("sorry") }).await;
+    let rig = Rig::new();
+    let mut route = settings("web");
+    route.timeouts.readiness = Timeout::After(Duration::from_millis(100));
+    rig.routes([route.clone()]);
+    rig.asleep("web");
+    assert_eq!(get(rig.address(), "/").await.status, 504);
+    route.cold_start.fallback = Some(target("sorry"));
+    rig.routes([route]);
+    assert_eq!(
+        get(rig.address(), "/").await.status,
+        504,
+        "the fallback sleeps too"
+    );
+    rig.ready("sorry", &[sorry.address]);
+    let answer = get(rig.address(), "/").await;
+    assert_eq!((answer.status, answer.text().as_str()), (200, "sorry"));
+    assert_eq!(answer.header("x-keda-http-cold-start"), None);
+    assert_eq!(rig.load("web"), (0, 0, 3));
+}
+
+#[tokio::test]
+async fn nobody_waits_longer_than_the_longest_hold() {
+    let rig = Rig::with(|config| config.timeouts.max_hold = Duration::from_millis(100));
+    let mut route = settings("web");
+    route.timeouts.readiness = Timeout::None;
+    rig.routes([route]);
+    rig.asleep("web");
+    assert_eq!(get(rig.address(), "/").await.status, 504);
+}
+
+#[tokio::test]
+async fn the_time_of_a_request_covers_its_wait() {
+    let rig = Rig::with(|config| config.timeouts.request = Some(Duration::from_millis(100)));
+    rig.routes([settings("web")]);
+    rig.asleep("web");
+    assert_eq!(get(rig.address(), "/").await.status, 504);
+}
+
+#[tokio::test]
+async fn a_route_that_goes_lets_go() {
+    let rig = asleep();
+    let mut client = Raw::connect(rig.address()).await;
+    client.send(GET).await;
+    rig.until_load("web", 1, 0).await;
+    rig.routes([settings("web")]);
+    assert!(
+        client.is_silent(Duration::from_millis(50)).await,
+        "an unchanged route changes nothing"
+    );
+    rig.routes([]);
+    assert_eq!(client.answer().await.status, 503);
+}
+
+#[tokio::test]
+async fn a_route_that_changes_its_target_takes_its_waiters_along() {
+    let app = app::ok().await;
+    let rig = asleep();
+    let mut client = Raw::connect(rig.address()).await;
+    client.send(GET).await;
+    rig.until_load("web", 1, 0).await;
+    rig.ready("new", &[app.address]);
+    let mut route = settings("web");
+    route.target = target("new");
+    rig.routes([route]);
+    assert_eq!(client.answer().await.status, 200);
+}
+
+#[tokio::test]
+async fn a_client_that_left_counts_no_longer() {
+    let whole = "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 5\r\n\r\nhello";
+    let cases = [
+        ("a GET", GET),
+        ("a short body, whole", whole),
+        (
+            "a short body, half",
+            "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 5\r\n\r\nhe",
+        ),
+        (
+            "chunked, whole",
+            "POST / HTTP/1.1\r\nHost: web\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+        ),
+        (
+            "chunked, half",
+            "POST / HTTP/1.1\r\nHost: web\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nh",
+        ),
+        (
+            "Expect",
+            "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n",
+        ),
+        (
+            "pipelined",
+            "GET / HTTP/1.1\r\nHost: web\r\n\r\nGET / HTTP/1.1\r\nHost: web\r\n\r\n",
+        ),
+    ];
+    for (what, bytes) in cases {
+        for reset in [false, true] {
+            let rig = asleep();
+            let mut client = Raw::connect(rig.address()).await;
+            client.send(bytes).await;
+            rig.until_load("web", 1, 0).await;
+            // A little later, so that the FIN comes by itself.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            if reset {
+                socket2::SockRef::from(&client.stream)
+                    .set_linger(Some(Duration::ZERO))
+                    .unwrap();
+            }
+            drop(client);
+            until(&format!("{what}, reset: {reset}"), || rig.load("web").0 == 0).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_waits_with_its_request() {
+    let app = app::echo().await;
+    let rig = asleep();
+    let mut client = Raw::connect(rig.address()).await;
+    client
+        .send("POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 10\r\n\r\nhello")
+        .await;
+    rig.until_load("web", 1, 0).await;
+    rig.ready("web", &[app.address]);
+    assert_eq!(client.answer_head().await.unwrap().status, 200);
+    client.send("world").await;
+    let mut body = [0; 10];
+    client.read_exactly(&mut body).await;
+    assert_eq!(&body, b"helloworld");
+}
+
+#[tokio::test]
+async fn a_hold_stops_new_requests_and_says_what_is_in_flight() {
+    let (go, may_go) = tokio::sync::watch::channel(false);
+    let app = app::serve(move |_| {
+        let mut may_go = may_go.clone();
+        async move {
+            may_go.wait_for(|go| *go).await.unwrap();
+            app::text("ok")
+        }
+    })
+    .await;
+    let rig = Rig::serving(app.address);
+    assert_eq!(rig.proxy.hold(&key("nobody"), common::PATIENCE), None);
+    let mut before = Raw::connect(rig.address()).await;
+    before.send(GET).await;
+    rig.until_load("web", 0, 1).await;
+    assert_eq!(rig.proxy.hold(&key("web"), common::PATIENCE), Some(1));
+    let mut after = Raw::connect(rig.address()).await;
+    after.send(GET).await;
+    rig.until_load("web", 1, 1).await;
+    go.send(true).unwrap();
+    assert_eq!(before.answer().await.status, 200);
+    assert!(after.is_silent(Duration::from_millis(50)).await);
+    assert_eq!(rig.proxy.hold(&key("web"), Duration::from_millis(100)), Some(0));
+    assert_eq!(after.answer().await.status, 200, "the hold is over by itself");
+    assert_eq!(rig.proxy.hold(&key("web"), common::PATIENCE), Some(0));
+    after.send(GET).await;
+    rig.until_load("web", 1, 0).await;
+    rig.proxy.release(&key("web"));
+    assert_eq!(after.answer().await.status, 200);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_refuses_is_left_alone_until_it_takes_connections() {
+    let address = app::free_address();
+    let rig = Rig::new();
+    rig.routes([settings("web")]);
+    rig.ready("web", &[address]);
+    let mut client = Raw::connect(rig.address()).await;
+    client.send(GET).await;
+    rig.until_load("web", 1, 0).await;
+    let app = app::serve_at(Some(address), |_| async { app::text("ok") }).await;
+    assert_eq!(
+        client.answer().await.status,
+        200,
+        "its slice says ready: a probe of the traffic port is enough"
+    );
+    drop(app);
+}
+
+#[tokio::test]
+async fn another_endpoint_takes_what_one_refuses() {
+    let (app, gone) = (app::ok().await, app::free_address());
+    let rig = Rig::new();
+    rig.routes([settings("web")]);
+    for _ in 0..10 {
+        rig.ready("web", &[gone, app.address]);
+        assert_eq!(get(rig.address(), "/").await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn endpoints_that_leave_are_a_last_resort() {
+    let (leaving, staying) = (app::ok().await, app::ok().await);
+    let rig = Rig::new();
+    rig.routes([settings("web")]);
+    rig.endpoints("web", &[(leaving.address, "st"), (staying.address, "rs")]);
+    for _ in 0..10 {
+        assert_eq!(get(rig.address(), "/").await.status, 200);
+    }
+    assert_eq!(leaving.connections(), 0);
+    rig.endpoints("web", &[(leaving.address, "st")]);
+    assert_eq!(get(rig.address(), "/").await.status, 200);
+    assert_eq!(leaving.connections(), 1);
+    assert!(pod(leaving.address) != pod(staying.address));
+}
+
+#[tokio::test]
+async fn static_routes_answer_and_count_nothing() {
+    let app = app::ok().await;
+    let rig = Rig::new();
+    let to = |path: &str, mode, body| StaticRoute {
+        rules: vec![Rule::new(
+            vec![HostPattern::Any],
+            vec![PathPrefix::new(path)],
+            vec![],
+        )],
+        response: StaticResponse {
+            status: 200,
+            body,
+            headers: Vec::new(),
+        },
+        mode,
+    };
+    let mut route = settings("web");
+    route.static_routes = vec![
+        to(
+            "/health",
+            ResponseMode::WhenUnavailable,
+            ResponseBody::Text("asleep".into()),
+        ),
+        to(
+            "/robots.txt",
+            ResponseMode::Always,
+            ResponseBody::Text("none".into()),
+        ),
+        to(
+            "/page",
+            ResponseMode::Always,
+            ResponseBody::ConfigMap(ConfigMapBody {
+                name: "pages".into(),
+                key: Some("a.html".into()),
+            }),
+        ),
+        to(
+            "/",
+            ResponseMode::WhenUnavailable,
+            ResponseBody::ConfigMap(ConfigMapBody {
+                name: "pages".into(),
+                key: None,
+            }),
+        ),
+    ];
+    rig.routes([route]);
+    rig.asleep("web");
+    let answer = |path| get(rig.address(), path);
+    assert_eq!(answer("/health/x").await.text(), "asleep");
+    assert_eq!(answer("/robots.txt").await.text(), "none");
+    assert_eq!(answer("/page").await.status, 500, "there is no such ConfigMap");
+    let values = BTreeMap::from([
+        ("a.html".to_owned(), Bytes::from_static(b"<p>")),
+        ("index.html".to_owned(), Bytes::from_static(b"<i>")),
+    ]);
+    rig.proxy.set_page("shop", "pages", Some(values));
+    assert_eq!(
+        answer("/page").await.header("content-type").as_deref(),
+        Some("text/html; charset=utf-8")
+    );
+    assert_eq!(answer("/").await.text(), "<i>");
+    let absent = answer("/absent.css").await;
+    assert_eq!((absent.status, absent.text().as_str()), (200, ""));
+    rig.ready("web", &[app.address]);
+    assert_eq!(answer("/health").await.text(), "ok");
+    assert_eq!(answer("/robots.txt").await.text(), "none");
+    assert_eq!(rig.load("web"), (0, 0, 0));
+}

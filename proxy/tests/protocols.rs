@@ -1,0 +1,493 @@
+//! HTTP/2, gRPC, upgrades, `Expect`, and sending a request again.
+
+mod common;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use common::app::{self, Body, text};
+use common::raw::{Raw, Recorder, get};
+use common::{Rig, settings};
+use dormouse_core::routes::settings::Timeout;
+use dormouse_proxy::Protocol;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::client::conn::http2::{SendRequest, handshake};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+type Sender = SendRequest<Body>;
+
+async fn h2(address: SocketAddr) -> Sender {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream))
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+fn request(method: Method, path: &str, body: &'static str) -> Request<Body> {
+    let uri = format!("http://shop.example{path}");
+    Request::builder()
+        .method(method)
+        .uri(uri)
+        .body(app::full(body))
+        .unwrap()
+}
+
+async fn read(response: Response<Incoming>) -> (StatusCode, HeaderMap, String, HeaderMap) {
+    let (head, body) = response.into_parts();
+    let body = body.collect().await.unwrap();
+    let trailers = body.trailers().cloned().unwrap_or_default();
+    (
+        head.status,
+        head.headers,
+        String::from_utf8(body.to_bytes().to_vec()).unwrap(),
+        trailers,
+    )
+}
+
+#[tokio::test]
+async fn http2_by_prior_knowledge_is_passed_on_as_http1() {
+    let app = app::mirror().await;
+    let rig = Rig::serving(app.address);
+    let mut sender = h2(rig.address()).await;
+    let (status, headers, text, _) = read(
+        sender
+            .send_request(request(Method::POST, "/a?b", "hello"))
+            .await
+            .unwrap(),
+    )
+    .await;
+    assert_eq!(
+        (status, headers["x-keda-http-cold-start"].as_bytes()),
+        (StatusCode::OK, &b"false"[..])
+    );
+    assert!(text.starts_with("POST /a?b HTTP/1.1\n"), "{text}");
+    assert!(
+        text.contains("host: shop.example\n") && text.ends_with("\nhello"),
+        "{text}"
+    );
+    // Many at once on one connection.
+    let all = (0..100).map(|number| sender.send_request(request(Method::GET, &format!("/{number}"), "")));
+    for (number, answer) in futures::future::join_all(all).await.into_iter().enumerate() {
+        assert!(
+            read(answer.unwrap())
+                .await
+                .2
+                .starts_with(&format!("GET /{number} "))
+        );
+    }
+    rig.until_load("web", 0, 0).await;
+}
+
+#[tokio::test]
+async fn http2_goes_on_as_http2_where_the_port_says_so() {
+    let app = app::serve_h2c(|request: Request<Incoming>| async move {
+        let line = format!(
+            "{} {} {:?} {:?}",
+            request.method(),
+            request.uri(),
+            request.version(),
+            request.headers().get("te")
+        );
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        text(format!("{line} {}", String::from_utf8_lossy(&body)))
+    })
+    .await;
+    let rig = Rig::new();
+    rig.routes([settings("web")]);
+    rig.endpoints_of("web", &[(app.address, "rs")], Protocol::H2c);
+    let mut sender = h2(rig.address()).await;
+    let mut with_te = request(Method::POST, "/a?b", "hello");
+    with_te
+        .headers_mut()
+        .insert("te", HeaderValue::from_static("trailers"));
+    let answer = read(sender.send_request(with_te).await.unwrap()).await;
+    assert_eq!(
+        answer.2,
+        "POST http://shop.example/a?b HTTP/2.0 Some(\"trailers\") hello"
+    );
+    let all = (0..50).map(|_| sender.send_request(request(Method::GET, "/", "")));
+    for answer in futures::future::join_all(all).await {
+        assert_eq!(answer.unwrap().status(), 200);
+    }
+    assert!(
+        app.connections() <= 2,
+        "one for each data thread: {}",
+        app.connections()
+    );
+    // A client of HTTP/1.1 gets there too.
+    assert!(
+        get(rig.address(), "/")
+            .await
+            .text()
+            .starts_with("GET http://web/ HTTP/2.0")
+    );
+}
+
+#[tokio::test]
+async fn grpc_has_its_trailers_and_our_failures_as_status() {
+    let app = app::serve_h2c(|request: Request<Incoming>| async move {
+        // One message for each that comes, while they come.
+        let status = HeaderMap::from_iter([(
+            HeaderName::from_static("grpc-status"),
+            HeaderValue::from_static("0"),
+        )]);
+        let frames = futures::stream::unfold(
+            (Some(request.into_body()), Some(status)),
+            |(body, status)| async move {
+                let mut body = body?;
+                match body.frame().await {
+                    Some(Ok(frame)) => Some((Ok(frame), (Some(body), status))),
+                    _ => Some((Ok(Frame::trailers(status?)), (None, None))),
+                }
+            },
+        );
+        let mut response = Response::new(BodyExt::boxed(StreamBody::new(frames)));
+        response
+            .headers_mut()
+            .insert("content-type", HeaderValue::from_static("application/grpc"));
+        response
+    })
+    .await;
+    let rig = Rig::new();
+    let mut route = settings("web");
+    route.timeouts.readiness = Timeout::After(Duration::from_millis(100));
+    route.cold_start.max_pending = Some(1);
+    rig.routes([route]);
+    rig.endpoints_of("web", &[(app.address, "rs")], Protocol::H2c);
+    let call = || {
+        let mut call = request(Method::POST, "/shop.Cart/Add", "message");
+        call.headers_mut()
+            .insert("content-type", HeaderValue::from_static("application/grpc"));
+        call
+    };
+    let mut sender = h2(rig.address()).await;
+    let (_, _, message, trailers) = read(sender.send_request(call()).await.unwrap()).await;
+    assert_eq!(
+        (message.as_str(), trailers["grpc-status"].as_bytes()),
+        ("message", &b"0"[..])
+    );
+    rig.asleep("web");
+    let both = futures::future::join(sender.clone().send_request(call()), sender.send_request(call())).await;
+    let mut statuses = Vec::new();
+    for answer in [both.0, both.1] {
+        let (status, headers, _, _) = read(answer.unwrap()).await;
+        assert_eq!(
+            (status, headers["content-type"].as_bytes()),
+            (StatusCode::OK, &b"application/grpc"[..])
+        );
+        statuses.push(headers["grpc-status"].to_str().unwrap().to_owned());
+    }
+    statuses.sort();
+    assert_eq!(
+        statuses,
+        ["14", "4"],
+        "one waits in vain, the other finds no room"
+    );
+    rig.proxy.set_routes(Vec::new(), Default::default());
+    let (_, headers, _, _) = read(sender.send_request(call()).await.unwrap()).await;
+    assert_eq!(headers["grpc-status"], "12");
+}
+
+#[tokio::test]
+async fn an_http2_stream_that_is_reset_counts_no_longer() {
+    let rig = Rig::new();
+    rig.routes([settings("web")]);
+    rig.asleep("web");
+    let mut sender = h2(rig.address()).await;
+    let held = tokio::spawn(sender.send_request(request(Method::GET, "/", "")));
+    rig.until_load("web", 1, 0).await;
+    held.abort();
+    rig.until_load("web", 0, 0).await;
+}
+
+/// Says 101 to everything, then repeats what comes in capitals.
+async fn shouting() -> app::App {
+    app::serve(|mut request: Request<Incoming>| async move {
+        let Some(protocol) = request.headers().get("upgrade").cloned() else {
+            return text("plain");
+        };
+        tokio::spawn(async move {
+            let mut stream = TokioIo::new(hyper::upgrade::on(&mut request).await.unwrap());
+            let mut buffer = [0; 64];
+            while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+                stream
+                    .write_all(&buffer[..count].to_ascii_uppercase())
+                    .await
+                    .unwrap();
+            }
+        });
+        let mut response = text("");
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        response
+            .headers_mut()
+            .insert("connection", HeaderValue::from_static("upgrade"));
+        response.headers_mut().insert("upgrade", protocol);
+        response
+    })
+    .await
+}
+
+const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\n";
+
+#[tokio::test]
+async fn an_upgraded_connection_carries_bytes_both_ways() {
+    let app = shouting().await;
+    let rig = Rig::serving(app.address);
+    let mut client = Raw::connect(rig.address()).await;
+    client.send(UPGRADE).await;
+    let answer = client.answer_head().await.unwrap();
+    assert_eq!(answer.status, 101);
+    assert_eq!(answer.header("upgrade").as_deref(), Some("websocket"));
+    assert_eq!(answer.header("connection").as_deref(), Some("upgrade"));
+    for word in ["hello", "again"] {
+        client.send(word).await;
+        let mut back = [0; 5];
+        client.read_exactly(&mut back).await;
+        assert_eq!(back, word.to_ascii_uppercase().as_bytes());
+        assert_eq!(rig.load("web"), (0, 1, 1), "in flight for as long as it lasts");
+    }
+    drop(client);
+    rig.until_load("web", 0, 0).await;
+}
+
+#[tokio::test]
+async fn an_upgrade_waits_for_an_endpoint_and_takes_early_bytes_along() {
+    let app = shouting().await;
+    let rig = Rig::new();
+    rig.routes([settings("web")]);
+    rig.asleep("web");
+    let mut client = Raw::connect(rig.address()).await;
+    client.send(format!("{UPGRADE}early")).await;
+    rig.until_load("web", 1, 0).await;
+    rig.ready("web", &[app.address]);
+    assert_eq!(client.answer_head().await.unwrap().status, 101);
+    let mut back = [0; 5];
+    client.read_exactly(&mut back).await;
+    assert_eq!(&back, b"EARLY");
+}
+
+#[tokio::test]
+async fn an_upgrade_that_is_refused_ends_the_connection() {
+    let app = app::ok().await;
+    let rig = Rig::serving(app.address);
+    let mut client = Raw::connect(rig.address()).await;
+    // What follows is for another protocol, whatever it looks like.
+    client
+        .send(format!("{UPGRADE}GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"))
+        .await;
+    let answer = client.answer().await;
+    assert_eq!(
+        (answer.status, answer.header("connection").as_deref()),
+        (200, Some("close"))
+    );
+    assert!(client.is_closed().await);
+    assert_eq!(rig.load("web").2, 1);
+}
+
+#[tokio::test]
+async fn the_way_to_http2_by_upgrade_is_closed() {
+    let app = app::mirror().await;
+    let rig = Rig::serving(app.address);
+    let mut client = Raw::connect(rig.address()).await;
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n").await;
+    let seen = client.answer().await.text().to_lowercase();
+    assert!(
+        !seen.contains("upgrade") && !seen.contains("http2-settings") && !seen.contains("connection"),
+        "{seen}"
+    );
+}
+
+#[tokio::test]
+async fn a_body_is_asked_for_when_the_endpoint_asks() {
+    let app = app::echo().await;
+    let rig = Rig::serving(app.address);
+    let mut client = Raw::connect(rig.address()).await;
+    client
+        .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+        .await;
+    assert_eq!(client.answer_head().await.unwrap().status, 100);
+    client.send("hello").await;
+    assert_eq!(client.answer().await.text(), "hello");
+}
+
+#[tokio::test]
+async fn a_body_is_asked_for_after_a_second_if_the_endpoint_says_nothing() {
+    let quiet = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let rig = Rig::serving(quiet.local_addr().unwrap());
+    let mut client = Raw::connect(rig.address()).await;
+    let began = Instant::now();
+    client
+        .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+        .await;
+    assert_eq!(client.answer_head().await.unwrap().status, 100);
+    assert!(
+        began.elapsed() >= Duration::from_millis(900),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn a_body_that_the_endpoint_does_not_want_is_not_asked_for() {
+    let refusing = Recorder::start(b"HTTP/1.1 417 No\r\nContent-Length: 0\r\n\r\n").await;
+    let rig = Rig::serving(refusing.address);
+    let mut client = Raw::connect(rig.address()).await;
+    client
+        .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+        .await;
+    assert_eq!(client.answer().await.status, 417);
+    assert!(
+        client.is_closed().await,
+        "nobody knows whether the body still comes"
+    );
+    rig.until_load("web", 0, 0).await;
+}
+
+/// Answers the first request on each connection, and closes when the second has come.
+async fn closes_on_second() -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let requests = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&requests);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let counter = Arc::clone(&counter);
+            tokio::spawn(async move {
+                let mut buffer = [0; 4096];
+                if stream.read(&mut buffer).await.is_ok_and(|count| count > 0) {
+                    counter.fetch_add(1, Ordering::SeqCst);
+                    stream
+                        .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                        .await
+                        .unwrap();
+                    if stream.read(&mut buffer).await.is_ok_and(|count| count > 0) {
+                        counter.fetch_add(1, Ordering::SeqCst);
+                    }
+                }
+            });
+        }
+    });
+    (address, requests)
+}
+
+#[tokio::test]
+async fn what_a_used_connection_drops_is_sent_again_if_it_may_be() {
+    for (method, body, expected, sent) in [("GET", "", 200, 3), ("PUT", "", 200, 3), ("POST", "", 502, 2)] {
+        let (address, requests) = closes_on_second().await;
+        let rig = Rig::serving(address);
+        let mut client = Raw::connect(rig.address()).await;
+        let request = format!(
+            "{method} / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        client.send(&request).await;
+        assert_eq!(client.answer().await.status, 200);
+        client.send(&request).await;
+        assert_eq!(client.answer().await.status, expected, "{method}");
+        assert_eq!(requests.load(Ordering::SeqCst), sent, "{method}");
+    }
+}
+
+#[tokio::test]
+async fn what_must_not_be_sent_twice_goes_on_a_fresh_connection() {
+    let (address, _) = closes_on_second().await;
+    let rig = Rig::serving(address);
+    let mut client = Raw::connect(rig.address()).await;
+    let request = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi";
+    client.send(request).await;
+    assert_eq!(client.answer().await.status, 200);
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    client.send(request).await;
+    assert_eq!(
+        client.answer().await.status,
+        200,
+        "the one that waited for a second is not used"
+    );
+}
+
+#[tokio::test]
+async fn an_answer_that_began_is_not_asked_for_again() {
+    let half = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let rig = Rig::serving(half.local_addr().unwrap());
+    let counted = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&counted);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = half.accept().await {
+            counter.fetch_add(1, Ordering::SeqCst);
+            let mut buffer = [0; 4096];
+            stream.read(&mut buffer).await.ok();
+            stream.write_all(b"HTTP/1.1 200 O").await.ok();
+        }
+    });
+    assert_eq!(get(rig.address(), "/").await.status, 502);
+    assert_eq!(counted.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_accepts_and_closes_during_a_cold_start_is_tried_until_it_answers() {
+    let address = app::free_address();
+    let rig = Rig::new();
+    rig.routes([settings("web")]);
+    rig.asleep("web");
+    let mut client = Raw::connect(rig.address()).await;
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    rig.until_load("web", 1, 0).await;
+    let closing = TcpListener::bind(address).await.unwrap();
+    rig.ready("web", &[address]);
+    for _ in 0..3 {
+        drop(closing.accept().await.unwrap());
+    }
+    drop(closing);
+    let app = app::serve_at(Some(address), |_| async { text("ok") }).await;
+    assert_eq!(client.answer().await.status, 200);
+    drop(app);
+}
+
+#[tokio::test]
+async fn the_version_of_the_answer_is_ours() {
+    let old =
+        Recorder::start(b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\nKeep-Alive: timeout=5\r\nX-A: 1\r\n\r\nok")
+            .await;
+    let rig = Rig::serving(old.address);
+    let answer = get(rig.address(), "/").await;
+    assert!(answer.head.starts_with("HTTP/1.1 200"), "{}", answer.head);
+    assert_eq!(
+        (answer.header("keep-alive"), answer.header("x-a").as_deref()),
+        (None, Some("1"))
+    );
+    let mut sender = h2(rig.address()).await;
+    let answer = sender.send_request(request(Method::GET, "/", "")).await.unwrap();
+    assert_eq!(
+        (answer.version(), answer.headers().get("connection")),
+        (Version::HTTP_2, None)
+    );
+}
+
+#[tokio::test]
+async fn a_large_body_goes_through_http2() {
+    let app = app::echo().await;
+    let rig = Rig::serving(app.address);
+    let mut sender = h2(rig.address()).await;
+    let large = Bytes::from(vec![b'x'; 4 * 1024 * 1024]);
+    let body = Full::new(large.clone()).map_err(|never| match never {}).boxed();
+    let request = Request::post("http://a/").body(body).unwrap();
+    let answer = sender
+        .send_request(request)
+        .await
+        .unwrap()
+        .into_body()
+        .collect()
+        .await
+        .unwrap()
+        .to_bytes();
+    assert_eq!(answer.len(), large.len());
+}
