@@ -30,6 +30,7 @@ mod headers;
 mod inbound;
 mod listener;
 mod load;
+mod outbound;
 mod peer;
 mod pool;
 mod probe;
@@ -42,6 +43,7 @@ mod stream;
 mod thread;
 mod upgrade;
 mod upstream;
+mod websocket;
 mod worker;
 
 pub use config::{Bounds, Config, Timeouts};

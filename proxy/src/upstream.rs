@@ -80,7 +80,6 @@ impl View {
         let peer = match self.usable.as_slice() {
             [] => return None,
             [only] => only,
-            [one, other] => less_loaded(one, other, but),
             many => {
                 let first = random.below(many.len());
                 // Any but the first, each as likely.
