@@ -1,7 +1,9 @@
 //! What the routes have to do, for whoever reports it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use dormouse_core::endpoints::PodKey;
 use dormouse_core::routes::RouteKey;
 
 use crate::shared::Shared;
@@ -49,5 +51,17 @@ impl Demand {
     /// Resolves after a route's first request began to wait, also when that was before the call. For one caller at a time.
     pub async fn edge(&self) {
         self.shared.edges.notified().await;
+    }
+
+    /// The pods that requests wait for, and that a probe could find serving before their slices say so: those whose specs
+    /// are wanted ([`Proxy::set_probe`](crate::Proxy::set_probe)).
+    #[must_use]
+    pub fn pods_wanted(&self) -> BTreeSet<PodKey> {
+        self.shared.pods_to_probe()
+    }
+
+    /// Resolves after there may be more pods that are wanted, also when that was before the call. For one caller at a time.
+    pub async fn more_pods_wanted(&self) {
+        self.shared.wants.notified().await;
     }
 }

@@ -49,5 +49,5 @@ mod worker;
 pub use config::{Bounds, Config, Timeouts};
 pub use demand::{Demand, RouteLoad};
 pub use probe::{Check, HttpCheck, Probe, ProbeSpec, Scheme};
-pub use proxy::{Drained, Proxy, StartError};
+pub use proxy::{Drained, Held, HoldOutcome, Proxy, StartError};
 pub use upstream::Protocol;

@@ -35,6 +35,8 @@ struct Flags {
     probing: AtomicBool,
     /// It must not get new requests: its idle connections are dropped.
     retired: AtomicBool,
+    /// It is about to go, whatever its slice still says.
+    condemned: AtomicBool,
 }
 
 impl Peer {
@@ -85,6 +87,21 @@ impl Peer {
     /// Says whether it may get new requests at all.
     pub(crate) fn set_retired(&self, retired: bool) {
         self.flags.retired.store(retired, Ordering::Relaxed);
+    }
+
+    /// Whether nothing that was found out here speaks against it.
+    pub(crate) fn may_get_requests(&self) -> bool {
+        !self.is_suspect() && !self.is_condemned()
+    }
+
+    /// Whether it is about to go, whatever its slice still says.
+    pub(crate) fn is_condemned(&self) -> bool {
+        self.flags.condemned.load(Ordering::Relaxed)
+    }
+
+    /// Says whether it is about to go.
+    pub(crate) fn set_condemned(&self, condemned: bool) {
+        self.flags.condemned.store(condemned, Ordering::Relaxed);
     }
 
     /// Its slice calls it ready by now: from here on the slice is believed, also when it takes that back.

@@ -11,7 +11,7 @@ use dormouse_core::endpoints::{EndpointSet, PodKey};
 use dormouse_core::routes::settings::{RouteSettings, ServicePort};
 use dormouse_core::routes::{BuildOptions, Candidate, Conflict, RouteKey};
 use tokio::runtime::Handle;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::config::Config;
 use crate::demand::Demand;
@@ -44,6 +44,27 @@ pub struct Drained {
     /// Connections of clients that were still busy at the deadline, and cut.
     pub cut: usize,
 }
+
+/// What a route has to do when a hold begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Requests that were sent to an endpoint, and whose response has not ended.
+    pub in_flight: u32,
+    /// Requests that wait.
+    pub pending: u32,
+}
+
+/// What became of what a hold was for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HoldOutcome {
+    /// The endpoints stay.
+    CalledOff,
+    /// The endpoints that are known now are about to go.
+    Asleep,
+}
+
+/// How long an endpoint that is about to go is not believed to be there. Its slice says so long before that.
+const CONDEMNED: Duration = Duration::from_secs(5);
 
 /// The running data plane.
 #[derive(Debug)]
@@ -124,25 +145,41 @@ impl Proxy {
         Demand::new(Arc::clone(&self.shared))
     }
 
-    /// Lets new requests of a route wait for at most `at_most`, and gives the number of those in flight: with none, its
+    /// Lets new requests of a route wait for at most `at_most`, and says what it has to do then: with nothing in flight, its
     /// pods can go. `None` if there is no such route.
     #[must_use]
-    pub fn hold(&self, route: &RouteKey, at_most: Duration) -> Option<u32> {
-        let state = self.shared.route(route)?;
+    pub fn hold(&self, route: &RouteKey, at_most: Duration) -> Option<Held> {
+        let route = self.shared.route(route)?;
+        let state = Arc::clone(route.state());
         let number = state.hold();
-        let in_flight = state.load().in_flight();
+        let held = Held {
+            in_flight: state.load().in_flight(),
+            pending: state.load().pending(),
+        };
         self.shared.control.spawn(async move {
-            tokio::time::sleep(at_most).await;
+            sleep(at_most).await;
             state.release(Some(number));
         });
-        Some(in_flight)
+        Some(held)
     }
 
-    /// Ends a hold: requests that waited because of it go on.
-    pub fn release(&self, route: &RouteKey) {
-        if let Some(state) = self.shared.route(route) {
-            state.release(None);
+    /// Ends a hold: requests that waited because of it go on, or wait for new endpoints.
+    pub fn release(&self, route: &RouteKey, outcome: HoldOutcome) {
+        let Some(route) = self.shared.route(route) else {
+            return;
+        };
+        if outcome == HoldOutcome::Asleep {
+            let target = Arc::clone(route.target());
+            let condemned = target.condemn();
+            self.shared.control.spawn(async move {
+                sleep(CONDEMNED).await;
+                for peer in condemned {
+                    peer.set_condemned(false);
+                }
+                target.publish();
+            });
         }
+        route.state().release(None);
     }
 
     /// Takes no more connections, lets requests end until the deadline, cuts what is left, and stops.

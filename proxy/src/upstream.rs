@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use arc_swap::{ArcSwap, Guard};
-use dormouse_core::endpoints::{EndpointSet, Standing};
+use dormouse_core::endpoints::{EndpointSet, PodKey, Standing};
 
 use crate::peer::{Peer, PeerLoad};
 use crate::probe;
@@ -111,6 +111,11 @@ impl Upstream {
         self.view.load()
     }
 
+    /// The same, to be kept.
+    pub(crate) fn view_now(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
     /// Takes what its slices say; `None` if there is no such Service or port.
     pub(crate) fn set(self: &Arc<Self>, set: Option<&EndpointSet>, protocol: Protocol, shared: &Shared) {
         // Before its own lock is taken: the registry takes its lock first, then that of a Service port.
@@ -159,6 +164,31 @@ impl Upstream {
             route.pump();
         }
         self.probe();
+    }
+
+    /// Says of the endpoints that it has now that they are about to go: they get no more requests. Gives them.
+    pub(crate) fn condemn(self: &Arc<Self>) -> Vec<Arc<Peer>> {
+        let peers: Vec<Arc<Peer>> = self
+            .lock()
+            .peers
+            .iter()
+            .map(|(peer, _)| Arc::clone(peer))
+            .collect();
+        for peer in &peers {
+            peer.set_condemned(true);
+        }
+        self.publish();
+        peers
+    }
+
+    /// The pods that a probe could find serving before their slice says so.
+    pub(crate) fn pods_to_probe(&self) -> Vec<PodKey> {
+        let state = self.lock();
+        let starting = state
+            .peers
+            .iter()
+            .filter(|(peer, standing)| *standing == Standing::Starting && wants_probe(peer, *standing));
+        starting.filter_map(|(peer, _)| peer.pod.clone()).collect()
     }
 
     /// Whether anything was said of it.
@@ -224,6 +254,12 @@ impl Upstream {
             .filter(|(peer, standing)| wants_probe(peer, *standing))
             .cloned()
             .collect();
+        if candidates
+            .iter()
+            .any(|(_, standing)| *standing == Standing::Starting)
+        {
+            shared.wants.notify_one();
+        }
         for (peer, standing) in candidates {
             probe::start(&shared, self, peer, standing);
         }
@@ -238,6 +274,7 @@ impl Upstream {
 /// take a connection although it is.
 fn wants_probe(peer: &Peer, standing: Standing) -> bool {
     match standing {
+        _ if peer.is_condemned() => false,
         Standing::Starting => !peer.is_proved(),
         Standing::Ready => peer.is_suspect(),
         Standing::Leaving | Standing::Unusable => false,
@@ -250,7 +287,7 @@ impl State {
             let chosen = self
                 .peers
                 .iter()
-                .filter(|(peer, standing)| !peer.is_suspect() && wanted(peer, *standing));
+                .filter(|(peer, standing)| peer.may_get_requests() && wanted(peer, *standing));
             chosen.map(|(peer, _)| Arc::clone(peer)).collect()
         };
         let mut chosen = usable(|peer, standing| match standing {

@@ -12,6 +12,7 @@ use dormouse_core::routes::settings::{
     ConfigMapBody, Overflow, ResponseBody, ResponseMode, StaticResponse, StaticRoute, Timeout,
 };
 use dormouse_core::routes::{HostPattern, PathPrefix, Rule};
+use dormouse_proxy::{Held, HoldOutcome, ProbeSpec};
 use tokio::task::JoinSet;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: web\r\n\r\n";
@@ -337,20 +338,53 @@ async fn a_hold_stops_new_requests_and_says_what_is_in_flight() {
     let mut before = Raw::connect(rig.address()).await;
     before.send(GET).await;
     rig.until_load("web", 0, 1).await;
-    assert_eq!(rig.proxy.hold(&key("web"), common::PATIENCE), Some(1));
+    let hold = |long| rig.proxy.hold(&key("web"), long);
+    let held = |in_flight| {
+        Some(Held {
+            in_flight,
+            pending: 0,
+        })
+    };
+    assert_eq!(hold(common::PATIENCE), held(1));
     let mut after = Raw::connect(rig.address()).await;
     after.send(GET).await;
     rig.until_load("web", 1, 1).await;
     go.send(true).unwrap();
     assert_eq!(before.answer().await.status, 200);
     assert!(after.is_silent(Duration::from_millis(50)).await);
-    assert_eq!(rig.proxy.hold(&key("web"), Duration::from_millis(100)), Some(0));
+    assert_eq!(
+        hold(Duration::from_millis(100)),
+        Some(Held {
+            in_flight: 0,
+            pending: 1
+        })
+    );
     assert_eq!(after.answer().await.status, 200, "the hold is over by itself");
-    assert_eq!(rig.proxy.hold(&key("web"), common::PATIENCE), Some(0));
+    assert_eq!(hold(common::PATIENCE), held(0));
     after.send(GET).await;
     rig.until_load("web", 1, 0).await;
-    rig.proxy.release(&key("web"));
+    rig.proxy.release(&key("web"), HoldOutcome::CalledOff);
     assert_eq!(after.answer().await.status, 200);
+}
+
+#[tokio::test]
+async fn what_a_sleep_held_waits_for_new_endpoints() {
+    let (old, new) = (app::ok().await, app::ok().await);
+    let rig = Rig::serving(old.address);
+    let held = rig.proxy.hold(&key("web"), common::PATIENCE).unwrap();
+    assert_eq!(held.in_flight, 0);
+    let mut client = Raw::connect(rig.address()).await;
+    client.send(GET).await;
+    rig.until_load("web", 1, 0).await;
+    rig.proxy.release(&key("web"), HoldOutcome::Asleep);
+    // Its slice still calls the old one ready, and a probe would find it serving.
+    rig.proxy.set_probe(&pod(old.address), Some(ProbeSpec::default()));
+    rig.ready("web", &[old.address]);
+    assert!(client.is_silent(Duration::from_millis(200)).await);
+    assert_eq!(old.connections(), 0);
+    rig.ready("web", &[old.address, new.address]);
+    assert_eq!(client.answer().await.status, 200);
+    assert_eq!((old.connections(), new.connections()), (0, 1));
 }
 
 #[tokio::test]

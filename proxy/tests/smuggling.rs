@@ -602,7 +602,7 @@ mod frames {
     }
 
     /// A connection with one request.
-    pub fn request(fields: &[(&str, &str)], body: Option<&str>) -> Vec<u8> {
+    pub(super) fn request(fields: &[(&str, &str)], body: Option<&str>) -> Vec<u8> {
         let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
         bytes.extend(frame(SETTINGS, 0, 0, &[]));
         let ends = if body.is_none() { END_STREAM } else { 0 };
