@@ -1,5 +1,12 @@
 //! Deadlines of clients' connections, and the end of the proxy.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "all of it is test code"
+)]
+
 mod common;
 
 use std::sync::{Arc, Mutex};

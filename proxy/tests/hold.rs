@@ -1,5 +1,12 @@
 //! Requests that wait for an endpoint.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "all of it is test code"
+)]
+
 mod common;
 
 use std::collections::BTreeMap;

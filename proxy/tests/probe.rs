@@ -1,5 +1,12 @@
 //! Our own probes: an endpoint gets requests before its slice calls it ready.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "all of it is test code"
+)]
+
 mod common;
 
 use std::net::SocketAddr;

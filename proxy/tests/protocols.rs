@@ -1,5 +1,12 @@
 //! HTTP/2, gRPC, upgrades, `Expect`, and sending a request again.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "all of it is test code"
+)]
+
 mod common;
 
 use std::net::SocketAddr;
@@ -458,7 +465,7 @@ async fn an_answer_that_began_is_not_asked_for_again() {
         while let Ok((mut stream, _)) = half.accept().await {
             counter.fetch_add(1, Ordering::SeqCst);
             let mut buffer = [0; 4096];
-            stream.read(&mut buffer).await.ok();
+            let _ = stream.read(&mut buffer).await;
             stream.write_all(b"HTTP/1.1 200 O").await.ok();
         }
     });
