@@ -64,10 +64,10 @@ pub(crate) struct Reporter {
 }
 
 impl Reporter {
-    /// `endpoints_changed` is notified after each change of what the data plane knows of endpoints.
-    pub(crate) fn new(proxy: Arc<Proxy>, access: Access, endpoints_changed: Arc<Notify>) -> Self {
+    /// A reporter of what `proxy` has to do.
+    pub(crate) fn new(proxy: Arc<Proxy>, access: Access) -> Self {
         let lacking = Arc::new(Notify::new());
-        let (publisher, bulletins, pods) = Publisher::new(proxy.clone(), lacking.clone(), endpoints_changed);
+        let (publisher, bulletins, pods) = Publisher::new(proxy.clone(), lacking.clone());
         let since_1970 = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
         let shared = Shared {
             proxy,

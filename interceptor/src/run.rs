@@ -72,8 +72,7 @@ pub async fn run(args: InterceptorArgs) -> anyhow::Result<()> {
     );
 
     let serving = readiness.check("serving");
-    let endpoints_changed = Arc::new(Notify::new());
-    let reporter = Reporter::new(proxy.clone(), args.access(), endpoints_changed.clone());
+    let reporter = Reporter::new(proxy.clone(), args.access());
     // After the requests: the last report is that nothing is held any more.
     let end = supervisor.last_token();
     supervisor.spawn_last("reports", reporter.run(args.operators.clone(), end));
@@ -81,7 +80,6 @@ pub async fn run(args: InterceptorArgs) -> anyhow::Result<()> {
         &args,
         &cluster,
         &proxy,
-        endpoints_changed,
         &readiness,
         &mut supervisor,
     );
@@ -122,21 +120,17 @@ fn follow_cluster(
     args: &InterceptorArgs,
     cluster: &Cluster,
     proxy: &Arc<Proxy>,
-    endpoints_changed: Arc<Notify>,
     readiness: &Readiness,
     supervisor: &mut Supervisor,
 ) {
     let (client, scope) = (&cluster.client, &args.watch_namespace);
     let told = proxy.clone();
-    let backends = Backends::new(Box::new(move |port, backend| {
-        match backend {
-            Ok(backend) => told.set_endpoints(port, Some(&backend.endpoints), backend.protocol),
-            Err(why) => {
-                debug!(%port, %why, "a Service port leads nowhere");
-                told.set_endpoints(port, None, Protocol::default());
-            }
+    let backends = Backends::new(Box::new(move |port, backend| match backend {
+        Ok(backend) => told.set_endpoints(port, Some(&backend.endpoints), backend.protocol),
+        Err(why) => {
+            debug!(%port, %why, "a Service port leads nowhere");
+            told.set_endpoints(port, None, Protocol::default());
         }
-        endpoints_changed.notify_one();
     }));
     let (services, follow_services) = backends
         .follow_services(Watch::<Service>::within(client, scope))

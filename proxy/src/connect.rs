@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::spawn_local;
@@ -22,6 +23,12 @@ use crate::worker::LocalExecutor;
 const MAX_HEAD: usize = 64 * 1024;
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// An endpoint whose machine is gone is noticed after about a minute, however long its answer may take.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(30))
+    .with_interval(Duration::from_secs(10))
+    .with_retries(3);
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -116,6 +123,7 @@ async fn tcp(address: SocketAddr, at_most: Duration) -> Result<TcpStream, Connec
     let connecting = timeout(at_most, TcpStream::connect(address));
     let tcp = connecting.await.map_err(|_| ConnectError::Silent(at_most))??;
     tcp.set_nodelay(true)?;
+    SockRef::from(&tcp).set_tcp_keepalive(&KEEPALIVE)?;
     Ok(tcp)
 }
 

@@ -1,10 +1,11 @@
 //! What the routes have to do, for whoever reports it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use dormouse_core::endpoints::PodKey;
 use dormouse_core::routes::RouteKey;
 
-use crate::route::RouteState;
 use crate::shared::Shared;
 
 /// What one route has to do.
@@ -18,20 +19,6 @@ pub struct RouteLoad {
     pub in_flight: u32,
     /// Requests that came since the proxy started. Never falls.
     pub started: u64,
-}
-
-impl RouteLoad {
-    pub(crate) fn of(state: &RouteState) -> Self {
-        let load = state.load();
-        // Before those in flight: a request that gets its turn in between is counted twice and never missed.
-        let pending = load.pending().max(u32::from(load.has_placeholder()));
-        Self {
-            route: state.key().clone(),
-            pending,
-            in_flight: load.in_flight(),
-            started: load.started(),
-        }
-    }
 }
 
 /// Shows what all routes have to do; a cheap handle.
@@ -49,11 +36,32 @@ impl Demand {
     #[must_use]
     pub fn snapshot(&self) -> Vec<RouteLoad> {
         let routes = self.shared.routes();
-        routes.iter().map(|route| RouteLoad::of(route.state())).collect()
+        let loads = routes.iter().map(|route| {
+            let load = route.load();
+            RouteLoad {
+                route: route.state().key().clone(),
+                pending: load.pending().max(u32::from(load.has_placeholder())),
+                in_flight: load.in_flight(),
+                started: load.started(),
+            }
+        });
+        loads.collect()
     }
 
     /// Resolves after a route's first request began to wait, also when that was before the call. For one caller at a time.
     pub async fn edge(&self) {
         self.shared.edges.notified().await;
+    }
+
+    /// The pods that requests wait for, and that a probe could find serving before their slices say so: those whose specs
+    /// are wanted ([`Proxy::set_probe`](crate::Proxy::set_probe)).
+    #[must_use]
+    pub fn pods_wanted(&self) -> BTreeSet<PodKey> {
+        self.shared.pods_to_probe()
+    }
+
+    /// Resolves after there may be more pods that are wanted, also when that was before the call. For one caller at a time.
+    pub async fn more_pods_wanted(&self) {
+        self.shared.wants.notified().await;
     }
 }

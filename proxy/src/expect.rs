@@ -72,9 +72,15 @@ impl Expectation {
         });
     }
 
-    /// The endpoint's final answer is there: a body that was not sent by now is not wanted.
-    pub(crate) fn answered(&self) {
-        self.signal.set(REFUSED);
+    /// The body may be sent at once.
+    pub(crate) fn waive(&self) {
+        self.signal.set(MET);
+    }
+
+    /// The endpoint's final answer is there. With a success it may still read the body; otherwise one that was not sent by
+    /// now is not wanted.
+    pub(crate) fn answered(&self, status: StatusCode) {
+        self.signal.set(if status.is_success() { MET } else { REFUSED });
     }
 
     /// Ready once the body may be sent.

@@ -4,9 +4,7 @@ use std::error::Error;
 use std::pin::pin;
 use std::time::Duration;
 
-use http::header::HOST;
-use http::uri::{Authority, Scheme};
-use http::{HeaderValue, Method, Request, Response, Uri, Version, request};
+use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::upgrade::OnUpgrade;
@@ -14,37 +12,25 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::admit::Passage;
 use crate::body::{Replay, RequestBody};
-use crate::client::Client;
-use crate::expect::Expectation;
+use crate::connect::ConnectError;
 use crate::failure::Failure;
+use crate::outbound::{Outbound, Sent};
 use crate::pool::{Age, Lease};
 use crate::route::Route;
 use crate::upstream::Protocol;
 use crate::worker::Worker;
-use crate::{forwarded, headers};
-
-/// A request in the form in which endpoints get it.
-#[derive(Debug)]
-pub(crate) struct Outbound {
-    head: request::Parts,
-    replay: Replay,
-    /// What it asks to change to, and the client's side of that.
-    upgrade: Option<(HeaderValue, OnUpgrade)>,
-    /// Whether a connection that was used before has failed it.
-    needs_new: bool,
-}
 
 /// How long an attempt may take.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     /// From the end of the request to the head of the response.
-    pub(crate) response_header: Option<Duration>,
+    response_header: Option<Duration>,
     /// When the request has to be done.
-    pub(crate) deadline: Option<Instant>,
+    deadline: Option<Instant>,
     /// How long it may take in all, as the failure says it.
-    pub(crate) request: Duration,
+    request: Duration,
     /// Requests that an endpoint copes with at once.
-    pub(crate) target: u32,
+    target: u32,
 }
 
 impl Limits {
@@ -74,103 +60,21 @@ pub(crate) struct Answer {
 #[derive(Debug)]
 pub(crate) enum Unanswered {
     /// The request can be sent again, to this endpoint or another.
-    Again {
-        /// The request.
-        outbound: Box<Outbound>,
-        /// What happened.
-        how: String,
-        /// Whether the endpoint should be left alone until a probe finds it serving.
-        blame: bool,
-    },
+    Again(Again),
     /// It cannot.
     Failed(Failure),
 }
 
-impl Outbound {
-    /// Makes of a normalised request what is passed on.
-    pub(crate) fn new(client: &Client, mut head: request::Parts, body: Incoming) -> Self {
-        let on_upgrade = head.extensions.remove::<OnUpgrade>();
-        let protocol = headers::strip_request(&mut head.headers);
-        let host = head.headers.get(HOST).cloned();
-        forwarded::add(&mut head.headers, client, host.as_ref());
-        let expectation = Expectation::of(&head.headers);
-        Self {
-            head,
-            replay: Replay::new(body, expectation),
-            upgrade: protocol.zip(on_upgrade),
-            needs_new: false,
-        }
-    }
-
-    /// Its head.
-    pub(crate) fn head(&self) -> &request::Parts {
-        &self.head
-    }
-
-    fn is_idempotent(&self) -> bool {
-        [
-            Method::GET,
-            Method::HEAD,
-            Method::PUT,
-            Method::DELETE,
-            Method::OPTIONS,
-            Method::TRACE,
-        ]
-        .contains(&self.head.method)
-    }
-
-    /// What is needed to send it again, and the request to send.
-    fn split(self, spare: bool) -> (Sent, Request<RequestBody>) {
-        let Self {
-            mut head,
-            replay,
-            upgrade,
-            ..
-        } = self;
-        let spare = spare.then(|| head.clone());
-        // `clone` keeps the extensions, of which none are left that matter.
-        head.version = Version::HTTP_11;
-        if let Some((protocol, _)) = &upgrade {
-            headers::set_upgrade(&mut head.headers, protocol.clone());
-        }
-        let mut request = Request::from_parts(head, replay.body());
-        if let Some(expectation) = replay.expectation() {
-            expectation.listen(&mut request);
-        }
-        (
-            Sent {
-                spare,
-                replay,
-                upgrade,
-            },
-            request,
-        )
-    }
-}
-
-/// What is left of a request that was handed to a connection.
+/// A request that can be sent again.
 #[derive(Debug)]
-struct Sent {
-    spare: Option<request::Parts>,
-    replay: Replay,
-    upgrade: Option<(HeaderValue, OnUpgrade)>,
-}
-
-impl Sent {
-    /// The request, with the head that was not sent or a copy of the one that was.
-    fn again(self, head: request::Parts, how: String, blame: bool) -> Unanswered {
-        let Self { replay, upgrade, .. } = self;
-        Unanswered::Again {
-            outbound: Box::new(Outbound {
-                head,
-                replay,
-                upgrade,
-                needs_new: true,
-            }),
-            how,
-            blame,
-        }
-    }
+pub(crate) struct Again {
+    pub(crate) outbound: Box<Outbound>,
+    /// What happened to it.
+    pub(crate) how: String,
+    /// Whether the endpoint should be left alone until a probe finds it serving.
+    pub(crate) blame: bool,
+    /// Whether the endpoint may have seen it.
+    pub(crate) seen: bool,
 }
 
 /// Sends a request to the endpoint of its passage, and waits for the head of the answer.
@@ -197,45 +101,39 @@ async fn forward_http1(
 ) -> Result<Answer, Unanswered> {
     let peer = passage.load.peer();
     // What may be sent twice may go on a connection that is about to be closed.
-    let replayable = outbound.is_idempotent() && outbound.replay.is_whole();
-    let age = match (outbound.needs_new, replayable) {
+    let repeatable = outbound.is_idempotent() && outbound.is_whole();
+    let age = match (outbound.needs_new(), repeatable) {
         (true, _) => Age::New,
         (false, true) => Age::Any,
         (false, false) => Age::Fresh,
     };
     let mut lease = match worker.pool.http1(peer, limits.target, age).await {
         Ok(lease) => lease,
-        Err(error) => {
-            return Err(Unanswered::Again {
-                outbound: Box::new(outbound),
-                how: error.to_string(),
-                blame: true,
-            });
-        }
+        Err(error) => return Err(not_connected(outbound, &error)),
     };
     // An endpoint that has never answered is not known to serve at all.
-    let (sent, request) = outbound.split(replayable && (lease.is_used || !peer.has_answered()));
+    let (sent, request) = outbound.into_http1(repeatable && (lease.is_used || !peer.has_answered()));
     lease.connection.expect_response();
     let sending = lease.connection.sender.try_send_request(request);
-    let error = match head(sending, &sent.replay, limits)
+    match head(sending, &sent.replay, limits)
         .await
         .map_err(Unanswered::Failed)?
     {
         Ok(response) => {
             if let Some(expectation) = sent.replay.expectation() {
-                expectation.answered();
+                expectation.answered(response.status());
             }
-            let upgrade = sent.upgrade.map(|(_, on_upgrade)| on_upgrade);
-            return Ok(Answer {
+            Ok(Answer {
                 response,
                 lease: Some(lease),
-                upgrade,
-            });
+                upgrade: sent.into_upgrade(),
+            })
         }
-        Err(error) => error,
-    };
-    let silent = !lease.connection.has_received();
-    Err(unanswered(error, sent, silent, !lease.is_used))
+        Err(error) => {
+            let silent = !lease.connection.has_received();
+            Err(unanswered(error, sent, silent, !lease.is_used))
+        }
+    }
 }
 
 async fn forward_http2(
@@ -246,70 +144,63 @@ async fn forward_http2(
 ) -> Result<Answer, Unanswered> {
     let mut sender = match worker.pool.http2(passage.load.peer()).await {
         Ok(sender) => sender,
-        Err(error) => {
-            return Err(Unanswered::Again {
-                outbound: Box::new(outbound),
-                how: error.to_string(),
-                blame: true,
-            });
-        }
+        Err(error) => return Err(not_connected(outbound, &error)),
     };
     let idempotent = outbound.is_idempotent();
-    let whole = outbound.replay.is_whole();
-    let (sent, mut request) = Outbound {
-        upgrade: None,
-        ..outbound
-    }
-    .split(whole);
-    *request.version_mut() = Version::HTTP_2;
-    if let Some(uri) = absolute(&request) {
-        *request.uri_mut() = uri;
-        request.headers_mut().remove(HOST);
-    }
+    let (sent, request) = outbound.into_http2();
     let sending = sender.try_send_request(request);
-    let error = match head(sending, &sent.replay, limits)
+    match head(sending, &sent.replay, limits)
         .await
         .map_err(Unanswered::Failed)?
     {
-        Ok(response) => {
-            return Ok(Answer {
-                response,
-                lease: None,
-                upgrade: None,
-            });
+        Ok(response) => Ok(Answer {
+            response,
+            lease: None,
+            upgrade: None,
+        }),
+        Err(error) => {
+            // What the endpoint says that it did not touch may be sent again whatever it is.
+            let untouched = reset_reason(error.error()) == Some(h2::Reason::REFUSED_STREAM);
+            Err(unanswered(error, sent, untouched || idempotent, false))
         }
-        Err(error) => error,
-    };
-    // What the endpoint says that it did not touch may be sent again whatever it is.
-    let untouched = reset_reason(error.error()) == Some(h2::Reason::REFUSED_STREAM);
-    Err(unanswered(error, sent, untouched || idempotent, false))
+    }
+}
+
+fn not_connected(outbound: Outbound, error: &ConnectError) -> Unanswered {
+    let how = error.to_string();
+    Unanswered::Again(Again {
+        outbound: Box::new(outbound),
+        how,
+        blame: true,
+        seen: false,
+    })
 }
 
 /// Whether a request that got no answer can be sent again: if nothing of it was sent, or if it `may_repeat` and was kept
 /// for that. `new` is whether the connection was made for it, so that the endpoint is at fault.
 fn unanswered(
     mut error: TrySendError<Request<RequestBody>>,
-    mut sent: Sent,
+    sent: Sent,
     may_repeat: bool,
     new: bool,
 ) -> Unanswered {
     let how = describe(error.error());
-    let spare = sent.spare.take();
-    if let Some(request) = error.take_message() {
-        let head = spare.unwrap_or_else(|| {
-            let (mut head, _) = request.into_parts();
-            // What asks for another protocol is added anew.
-            headers::strip_request(&mut head.headers);
-            head
-        });
-        return sent.again(head, how, new);
+    let again = |outbound, seen| Again {
+        outbound: Box::new(outbound),
+        how: how.clone(),
+        blame: new,
+        seen,
+    };
+    if let Some(unsent) = error.take_message() {
+        return Unanswered::Again(again(sent.take_back(unsent), false));
     }
     if error.error().is_user() {
         return Unanswered::Failed(Failure::BadRequest("its body broke off"));
     }
-    match spare {
-        Some(head) if may_repeat && sent.replay.is_whole() => sent.again(head, how, new),
-        _ => Unanswered::Failed(Failure::Broken(how)),
+    let repeated = if may_repeat { sent.repeat() } else { None };
+    match repeated {
+        Some(outbound) => Unanswered::Again(again(outbound, true)),
+        None => Unanswered::Failed(Failure::Broken(how)),
     }
 }
 
@@ -318,7 +209,7 @@ async fn head<F: Future>(response: F, replay: &Replay, limits: &Limits) -> Resul
     let mut response = pin!(response);
     let began = Instant::now();
     loop {
-        let since = replay.progress().map_or(began, |progress| progress.max(began));
+        let since = replay.progress().unwrap_or(began);
         let header = limits.response_header.map(|allowed| since + allowed);
         let Some(until) = header.into_iter().chain(limits.deadline).min() else {
             return Ok(response.await);
@@ -329,23 +220,13 @@ async fn head<F: Future>(response: F, replay: &Replay, limits: &Limits) -> Resul
         if limits.deadline.is_some_and(|deadline| deadline <= until) {
             return Err(Failure::TooLong(limits.request));
         }
-        let waited_since = replay.progress().map_or(began, |progress| progress.max(began));
-        if waited_since == since {
+        if replay.progress().unwrap_or(began) == since {
             return Err(match limits.response_header {
                 Some(allowed) if replay.is_sent() => Failure::NoAnswer(allowed),
                 _ => Failure::NoBody,
             });
         }
     }
-}
-
-/// The target with the host, as HTTP/2 has it.
-fn absolute(request: &Request<RequestBody>) -> Option<Uri> {
-    let authority = Authority::try_from(request.headers().get(HOST)?.as_bytes()).ok()?;
-    let mut parts = request.uri().clone().into_parts();
-    parts.scheme = Some(Scheme::HTTP);
-    parts.authority = Some(authority);
-    Uri::from_parts(parts).ok()
 }
 
 /// What an error comes from, without the layers in between.

@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 
 use crate::peer::{Peer, PeerLoad};
 use crate::route::RouteState;
-use crate::upstream::Upstream;
+use crate::upstream::{Upstream, View};
 
 /// Waiters that left are cleared away once there are twice as many entries as waiters, and this many more.
 const SLACK: usize = 64;
@@ -34,6 +34,8 @@ pub(crate) struct Gate {
 struct Inner {
     waiters: VecDeque<oneshot::Sender<Grant>>,
     lanes: Vec<Lane>,
+    /// The endpoints that `lanes` are for.
+    followed: Option<Arc<View>>,
     /// Where the endpoints come from; `None` while there is no such route.
     source: Option<Source>,
 }
@@ -82,7 +84,7 @@ impl Gate {
             inner.waiters.retain(|waiter| !waiter.is_closed());
         }
         if inner.waiters.is_empty() {
-            inner.lanes.clear();
+            inner.forget_lanes();
             return;
         }
         inner.follow_source();
@@ -116,7 +118,7 @@ impl Gate {
     pub(crate) fn close(&self) {
         let mut inner = self.lock();
         inner.source = None;
-        inner.lanes.clear();
+        inner.forget_lanes();
         inner.waiters.clear();
     }
 
@@ -136,7 +138,14 @@ impl Inner {
     fn follow_source(&mut self) {
         let Some(source) = &self.source else { return };
         // Read under the lock: whoever comes later sees newer endpoints, never older ones.
-        let view = source.target.view();
+        let view = source.target.view_now();
+        if self
+            .followed
+            .as_ref()
+            .is_some_and(|followed| Arc::ptr_eq(followed, &view))
+        {
+            return;
+        }
         let usable = view.usable();
         self.lanes
             .retain(|lane| usable.iter().any(|peer| peer.id == lane.peer.id));
@@ -148,6 +157,12 @@ impl Inner {
                 });
             }
         }
+        self.followed = Some(view);
+    }
+
+    fn forget_lanes(&mut self) {
+        self.lanes.clear();
+        self.followed = None;
     }
 
     /// Of the lanes with allowance, the one whose endpoint has the least to do.

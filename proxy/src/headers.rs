@@ -124,7 +124,8 @@ mod tests {
 
     #[test]
     fn what_is_for_one_connection_stays_there() {
-        let cases: &[(&[(&str, &str)], &[&str])] = &[
+        type Lines = &'static [(&'static str, &'static str)];
+        let cases: &[(Lines, &[&str])] = &[
             (&[("accept", "*/*"), ("connection", "close")], &["accept: */*"]),
             (
                 &[

@@ -1,6 +1,6 @@
 //! Which requests are let in: those that every reader down the line takes for the same one request.
 
-use http::header::{HOST, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Uri, Version, request};
 
@@ -31,9 +31,15 @@ pub(crate) fn host_of(headers: &HeaderMap) -> &str {
         .unwrap_or_default()
 }
 
-/// `chunked` alone is understood by all; hyper takes any list that ends so, and would pass on the body of another coding
-/// without its name. It has refused contradictory lengths before.
+/// One length or `chunked` is understood by all. hyper takes any list that ends in `chunked`, and would pass on the body of
+/// another coding without its name; HTTP/2 lets several lengths pass. What contradicts itself it has refused before.
 fn check_framing(version: Version, headers: &HeaderMap) -> Result<(), Failure> {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    if let Some(length) = lengths.next()
+        && (lengths.next().is_some() || !length.as_bytes().iter().all(u8::is_ascii_digit))
+    {
+        return Err(Failure::BadRequest("Content-Length is not one number"));
+    }
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {
         (None, _) => Ok(()),

@@ -31,12 +31,12 @@ struct Flags {
     suspect: AtomicBool,
     /// It began a response at least once.
     answered: AtomicBool,
-    /// Its target was put to sleep: it is about to go, whatever its slice still says.
-    left_alone: AtomicBool,
     /// A prober runs.
     probing: AtomicBool,
     /// It must not get new requests: its idle connections are dropped.
     retired: AtomicBool,
+    /// It is about to go, whatever its slice still says.
+    condemned: AtomicBool,
 }
 
 impl Peer {
@@ -89,6 +89,21 @@ impl Peer {
         self.flags.retired.store(retired, Ordering::Relaxed);
     }
 
+    /// Whether nothing that was found out here speaks against it.
+    pub(crate) fn may_get_requests(&self) -> bool {
+        !self.is_suspect() && !self.is_condemned()
+    }
+
+    /// Whether it is about to go, whatever its slice still says.
+    pub(crate) fn is_condemned(&self) -> bool {
+        self.flags.condemned.load(Ordering::Relaxed)
+    }
+
+    /// Says whether it is about to go.
+    pub(crate) fn set_condemned(&self, condemned: bool) {
+        self.flags.condemned.store(condemned, Ordering::Relaxed);
+    }
+
     /// Its slice calls it ready by now: from here on the slice is believed, also when it takes that back.
     pub(crate) fn believe_slice(&self) {
         self.flags.proved.store(false, Ordering::Relaxed);
@@ -105,18 +120,6 @@ impl Peer {
     pub(crate) fn suspect(&self) {
         self.flags.proved.store(false, Ordering::Relaxed);
         if !self.flags.suspect.swap(true, Ordering::Relaxed) {
-            self.republish();
-        }
-    }
-
-    /// Whether its target was put to sleep a moment ago.
-    pub(crate) fn is_left_alone(&self) -> bool {
-        self.flags.left_alone.load(Ordering::Relaxed)
-    }
-
-    /// Says whether its target was put to sleep a moment ago.
-    pub(crate) fn leave_alone(&self, alone: bool) {
-        if self.flags.left_alone.swap(alone, Ordering::Relaxed) != alone {
             self.republish();
         }
     }

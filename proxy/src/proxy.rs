@@ -1,6 +1,6 @@
 //! The handle by which the rest of the process steers the data plane.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,10 +11,10 @@ use dormouse_core::endpoints::{EndpointSet, PodKey};
 use dormouse_core::routes::settings::{RouteSettings, ServicePort};
 use dormouse_core::routes::{BuildOptions, Candidate, Conflict, RouteKey};
 use tokio::runtime::Handle;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::config::Config;
-use crate::demand::{Demand, RouteLoad};
+use crate::demand::Demand;
 use crate::listener;
 use crate::probe::{Plan, ProbeSpec};
 use crate::shared::Shared;
@@ -44,6 +44,27 @@ pub struct Drained {
     /// Connections of clients that were still busy at the deadline, and cut.
     pub cut: usize,
 }
+
+/// What a route has to do when a hold begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Requests that were sent to an endpoint, and whose response has not ended.
+    pub in_flight: u32,
+    /// Requests that wait.
+    pub pending: u32,
+}
+
+/// What became of what a hold was for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HoldOutcome {
+    /// The endpoints stay.
+    CalledOff,
+    /// The endpoints that are known now are about to go.
+    Asleep,
+}
+
+/// How long an endpoint that is about to go is not believed to be there. Its slice says so long before that.
+const CONDEMNED: Duration = Duration::from_secs(5);
 
 /// The running data plane.
 #[derive(Debug)]
@@ -125,47 +146,51 @@ impl Proxy {
         Demand::new(Arc::clone(&self.shared))
     }
 
-    /// Lets new requests of a route wait for at most `at_most`, and says what it has to do: with nothing pending and nothing
-    /// in flight, its pods can go. `None` if there is no such route.
+    /// Lets new requests of a route wait for at most `at_most`, and says what it has to do then: with nothing in flight, its
+    /// pods can go. `None` if there is no such route.
     #[must_use]
-    pub fn hold(&self, route: &RouteKey, at_most: Duration) -> Option<RouteLoad> {
-        let state = self.shared.route(route)?;
+    pub fn hold(&self, route: &RouteKey, at_most: Duration) -> Option<Held> {
+        let route = self.shared.route(route)?;
+        let state = Arc::clone(route.state());
         let number = state.hold();
-        let load = RouteLoad::of(&state);
+        // In this order: one that gets its turn in between is counted twice, and not missed.
+        let pending = state.load().pending();
+        let in_flight = state.load().in_flight();
+        let held = Held { in_flight, pending };
         self.shared.control.spawn(async move {
-            tokio::time::sleep(at_most).await;
+            sleep(at_most).await;
             state.release(Some(number));
         });
-        Some(load)
+        Some(held)
     }
 
-    /// Ends a hold: requests that waited because of it go on.
-    pub fn release(&self, route: &RouteKey) {
-        if let Some(state) = self.shared.route(route) {
-            state.release(None);
+    /// Ends a hold: requests that waited because of it go on, or wait for new endpoints.
+    pub fn release(&self, route: &RouteKey, outcome: HoldOutcome) {
+        let Some(route) = self.shared.route(route) else {
+            return;
+        };
+        if outcome == HoldOutcome::Asleep {
+            let target = Arc::clone(route.target());
+            let condemned = target.condemn();
+            self.shared.control.spawn(async move {
+                sleep(CONDEMNED).await;
+                for peer in condemned {
+                    peer.set_condemned(false);
+                }
+                target.publish();
+            });
         }
+        route.state().release(None);
     }
 
-    /// Ends a hold after which the route's pods go, or may: what waited, and what comes, waits for others. Those pods that
-    /// are still called ready after a few seconds have stayed, and get requests again.
-    pub fn release_asleep(&self, route: &RouteKey) {
-        if let Some(target) = self.shared.target(route) {
-            target.leave_alone(&self.shared.control);
-        }
-        self.release(route);
-    }
-
-    /// The pods that requests wait for and that are not called ready yet: those that it helps to know the probes of.
-    #[must_use]
-    pub fn pods_waited_for(&self) -> BTreeSet<PodKey> {
-        self.shared.pods_waited_for()
-    }
-
-    /// Takes no more connections, lets requests end until the deadline, cuts what is left, and stops. There is nothing left
-    /// to drain for whoever calls it again.
+    /// Takes no more connections, lets requests end until the deadline, cuts what is left, and stops. Whoever calls it again
+    /// finds nothing left.
     pub async fn drain(&self, deadline: Duration) -> Drained {
         let deadline = Instant::now() + deadline;
-        let mut threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut threads = {
+            let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *threads)
+        };
         for thread in &mut threads {
             thread.begin_drain(deadline);
         }

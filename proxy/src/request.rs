@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dormouse_core::routes::Destination;
 use dormouse_core::routes::settings::{StaticResponse, StaticRoute};
@@ -9,18 +10,23 @@ use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version, request};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
+use tokio::time::sleep;
 
 use crate::admit::{Admission, Passage, Turned};
 use crate::body::{Flight, ResponseBody};
 use crate::client::Client;
 use crate::failure::{Failure, Speaks};
-use crate::forward::{Answer, Limits, Outbound, Unanswered, forward};
+use crate::forward::{Answer, Limits, Unanswered, forward};
+use crate::outbound::Outbound;
 use crate::route::{Headers, Route};
-use crate::{answers, headers, inbound, upgrade};
+use crate::upgrade::Tunnel;
+use crate::{answers, headers, inbound};
 
 const COLD_START: HeaderName = HeaderName::from_static("x-keda-http-cold-start");
 /// How often a request is sent again that an endpoint may have seen.
-const REPLAYS: u32 = 3;
+const MOST_REPEATS: u32 = 7;
+/// Before the first of them, where the endpoint is at fault; each next pause is twice as long, to about a second.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
 
 /// The client left: there is nobody to answer.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +69,7 @@ async fn answer(
     let mut admission = Admission::begin(Rc::clone(client), Arc::clone(&route), own.is_none());
     let limits = Limits::of(&route, admission.deadline());
     let mut outbound = Outbound::new(client, head, body);
-    let mut replays = 0;
+    let mut repeats = 0;
     loop {
         let passage = match admission.passage().await {
             Ok(passage) => passage,
@@ -80,21 +86,22 @@ async fn answer(
         match forward(&client.worker, &passage, outbound, &limits).await {
             Ok(answer) => return deliver(client, answer, passage, admission),
             Err(Unanswered::Failed(failure)) => return Err(failure),
-            Err(Unanswered::Again {
-                outbound: again,
-                how,
-                blame,
-            }) => {
-                replays += u32::from(!blame);
-                if replays > REPLAYS {
-                    return Err(Failure::Broken(how));
-                }
+            Err(Unanswered::Again(again)) => {
                 let peer = passage.load.peer();
-                if blame {
+                if again.blame {
                     peer.suspect();
                 }
-                admission.failed(peer.id, how);
-                outbound = *again;
+                if again.seen {
+                    repeats += 1;
+                    if repeats > MOST_REPEATS {
+                        return Err(Failure::Broken(again.how));
+                    }
+                    if again.blame {
+                        sleep(FIRST_PAUSE * 2_u32.pow(repeats)).await;
+                    }
+                }
+                admission.failed(peer.id, again.how);
+                outbound = *again.outbound;
             }
         }
     }
@@ -177,8 +184,14 @@ fn deliver(
                 "it changed its protocol, which nobody had asked for".to_owned(),
             ));
         };
-        headers::set_upgrade(&mut head.headers, protocol);
-        upgrade::tunnel(Rc::clone(client), downstream, upstream, flight);
+        headers::set_upgrade(&mut head.headers, protocol.clone());
+        // The time of a request does not end what it has become.
+        let tunnel = Tunnel {
+            protocol,
+            downstream,
+            upstream,
+        };
+        tunnel.open(Rc::clone(client), flight);
         return Ok(Response::from_parts(head, ResponseBody::empty()));
     }
     if upgrade.is_some() {

@@ -29,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) pending: AtomicU32,
     /// Notified when a route's first request begins to wait.
     pub(crate) edges: Notify,
+    /// Notified when requests wait for pods that may be probed.
+    pub(crate) wants: Notify,
     /// Changes whenever an endpoint may have become one that gets no more requests.
     pub(crate) retirements: watch::Sender<()>,
     /// Where probes run: not on the threads that carry requests.
@@ -55,6 +57,7 @@ impl Shared {
             pages: ArcSwap::default(),
             pending: AtomicU32::new(0),
             edges: Notify::new(),
+            wants: Notify::new(),
             retirements: watch::Sender::new(()),
             control,
             registry: Mutex::default(),
@@ -107,26 +110,26 @@ impl Shared {
         self.lock().upstream(target)
     }
 
-    /// The state of a route.
-    pub(crate) fn route(&self, key: &RouteKey) -> Option<Arc<RouteState>> {
-        self.lock().routes.get(key).map(|route| Arc::clone(route.state()))
+    /// The route of this name.
+    pub(crate) fn route(&self, key: &RouteKey) -> Option<Arc<Route>> {
+        self.lock().routes.get(key).cloned()
     }
 
-    /// The Service port that a route's requests go to.
-    pub(crate) fn target(&self, key: &RouteKey) -> Option<Arc<Upstream>> {
-        self.lock()
-            .routes
-            .get(key)
-            .map(|route| Arc::clone(route.target()))
+    /// The pods that requests wait for and a probe could find serving, each once.
+    pub(crate) fn pods_to_probe(&self) -> BTreeSet<PodKey> {
+        let waited_for = self.upstreams_waited_for();
+        waited_for
+            .iter()
+            .flat_map(|upstream| upstream.pods_to_probe())
+            .collect()
     }
 
-    /// The pods that requests wait for and that are not called ready yet.
-    pub(crate) fn pods_waited_for(&self) -> BTreeSet<PodKey> {
+    fn upstreams_waited_for(&self) -> Vec<Arc<Upstream>> {
         let registry = self.lock();
         let upstreams = registry.upstreams.values();
         upstreams
             .filter(|upstream| upstream.is_waited_for())
-            .flat_map(|upstream| upstream.starting_pods())
+            .cloned()
             .collect()
     }
 
@@ -158,20 +161,11 @@ impl Shared {
 
     /// Says how a pod may be probed, or that it may not.
     pub(crate) fn set_plan(&self, pod: &PodKey, plan: Option<Plan>) {
-        let upstreams: Vec<Arc<Upstream>> = {
-            let mut registry = self.lock();
-            match plan {
-                Some(plan) => registry.plans.insert(pod.clone(), Arc::new(plan)),
-                None => registry.plans.remove(pod),
-            };
-            registry
-                .upstreams
-                .values()
-                .filter(|upstream| upstream.is_waited_for())
-                .cloned()
-                .collect()
+        match plan {
+            Some(plan) => self.lock().plans.insert(pod.clone(), Arc::new(plan)),
+            None => self.lock().plans.remove(pod),
         };
-        for upstream in upstreams {
+        for upstream in self.upstreams_waited_for() {
             upstream.probe();
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::{Builder, LocalOptions};
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
@@ -44,26 +44,18 @@ impl DataThread {
         thread::Builder::new()
             .name(format!("proxy-{number}"))
             .spawn(move || {
-                let runtime = Builder::new_current_thread()
-                    .enable_all()
-                    .build_local(LocalOptions::default());
-                let run = runtime.and_then(|runtime| {
-                    let inside = runtime.enter();
-                    let listener = TcpListener::from_std(listener)?;
-                    drop(inside);
-                    Ok((runtime, listener))
-                });
-                match run {
-                    Ok((runtime, listener)) => {
-                        started.send(Ok(())).ok();
-                        let cut = runtime.block_on(run_until_drained(listener, shared, drain_begins));
-                        drop(runtime);
-                        is_drained.send(cut).ok();
-                    }
+                let (runtime, listener) = match runtime_for(listener) {
+                    Ok(both) => both,
                     Err(error) => {
                         started.send(Err(error)).ok();
+                        return;
                     }
-                }
+                };
+                started.send(Ok(())).ok();
+                let cut = runtime.block_on(run_until_drained(listener, shared, drain_begins));
+                // With its tasks, and their connections.
+                drop(runtime);
+                is_drained.send(cut).ok();
             })?;
         has_started
             .recv()
@@ -85,6 +77,17 @@ impl DataThread {
     pub(crate) async fn drained(self) -> usize {
         self.drained.await.unwrap_or(0)
     }
+}
+
+fn runtime_for(listener: std::net::TcpListener) -> io::Result<(LocalRuntime, TcpListener)> {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())?;
+    let listener = {
+        let _inside = runtime.enter();
+        TcpListener::from_std(listener)?
+    };
+    Ok((runtime, listener))
 }
 
 /// Accepts until the drain begins, and gives the number of connections that it cut.

@@ -8,21 +8,15 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use dormouse_core::endpoints::{EndpointSet, PodKey, Standing};
-use tokio::runtime::Handle;
-use tokio::time::sleep;
 
 use crate::peer::{Peer, PeerLoad};
 use crate::probe;
 use crate::random::Random;
 use crate::route::RouteState;
 use crate::shared::Shared;
-
-/// How long after a target was put to sleep its pods may take to be on their way out, by their slice.
-const GOING: Duration = Duration::from_secs(3);
 
 /// What an endpoint speaks, by its Service port's `appProtocol`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,7 +80,6 @@ impl View {
         let peer = match self.usable.as_slice() {
             [] => return None,
             [only] => only,
-            [one, other] => less_loaded(one, other, but),
             many => {
                 let first = random.below(many.len());
                 // Any but the first, each as likely.
@@ -116,6 +109,11 @@ impl Upstream {
     /// What a request sees of it now.
     pub(crate) fn view(&self) -> Guard<Arc<View>> {
         self.view.load()
+    }
+
+    /// The same, to be kept.
+    pub(crate) fn view_now(&self) -> Arc<View> {
+        self.view.load_full()
     }
 
     /// Takes what its slices say; `None` if there is no such Service or port.
@@ -168,6 +166,31 @@ impl Upstream {
         self.probe();
     }
 
+    /// Says of the endpoints that it has now that they are about to go: they get no more requests. Gives them.
+    pub(crate) fn condemn(self: &Arc<Self>) -> Vec<Arc<Peer>> {
+        let peers: Vec<Arc<Peer>> = self
+            .lock()
+            .peers
+            .iter()
+            .map(|(peer, _)| Arc::clone(peer))
+            .collect();
+        for peer in &peers {
+            peer.set_condemned(true);
+        }
+        self.publish();
+        peers
+    }
+
+    /// The pods that a probe could find serving before their slice says so.
+    pub(crate) fn pods_to_probe(&self) -> Vec<PodKey> {
+        let state = self.lock();
+        let starting = state
+            .peers
+            .iter()
+            .filter(|(peer, standing)| *standing == Standing::Starting && wants_probe(peer, *standing));
+        starting.filter_map(|(peer, _)| peer.pod.clone()).collect()
+    }
+
     /// Whether anything was said of it.
     pub(crate) fn is_known(&self) -> bool {
         self.lock().known != Known::Nothing
@@ -201,41 +224,6 @@ impl Upstream {
         self.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Sends nothing to the endpoints known now: their target was put to sleep. One that is not on its way out when
-    /// [`GOING`] has passed has stayed after all.
-    pub(crate) fn leave_alone(self: &Arc<Self>, control: &Handle) {
-        let ids: Vec<u64> = {
-            let peers = self.peers();
-            peers.iter().for_each(|(peer, _)| peer.leave_alone(true));
-            peers.iter().map(|(peer, _)| peer.id).collect()
-        };
-        let this = Arc::downgrade(self);
-        control.spawn(async move {
-            sleep(GOING).await;
-            let peers = this
-                .upgrade()
-                .map(|upstream| upstream.peers())
-                .unwrap_or_default();
-            let stayed = peers.iter().filter(|(peer, standing)| {
-                ids.contains(&peer.id) && matches!(standing, Standing::Ready | Standing::Starting)
-            });
-            stayed.for_each(|(peer, _)| peer.leave_alone(false));
-        });
-    }
-
-    /// The pods that are not called ready yet.
-    pub(crate) fn starting_pods(&self) -> Vec<PodKey> {
-        let peers = self.peers();
-        let starting = peers
-            .iter()
-            .filter(|(_, standing)| *standing == Standing::Starting);
-        starting.filter_map(|(peer, _)| peer.pod.clone()).collect()
-    }
-
-    fn peers(&self) -> Vec<(Arc<Peer>, Standing)> {
-        self.lock().peers.clone()
-    }
-
     /// Whether any request waits for an endpoint.
     pub(crate) fn is_waited_for(&self) -> bool {
         self.waiting.load(Ordering::SeqCst) > 0
@@ -266,6 +254,12 @@ impl Upstream {
             .filter(|(peer, standing)| wants_probe(peer, *standing))
             .cloned()
             .collect();
+        if candidates
+            .iter()
+            .any(|(_, standing)| *standing == Standing::Starting)
+        {
+            shared.wants.notify_one();
+        }
         for (peer, standing) in candidates {
             probe::start(&shared, self, peer, standing);
         }
@@ -280,6 +274,7 @@ impl Upstream {
 /// take a connection although it is.
 fn wants_probe(peer: &Peer, standing: Standing) -> bool {
     match standing {
+        _ if peer.is_condemned() => false,
         Standing::Starting => !peer.is_proved(),
         Standing::Ready => peer.is_suspect(),
         Standing::Leaving | Standing::Unusable => false,
@@ -292,8 +287,7 @@ impl State {
             let chosen = self
                 .peers
                 .iter()
-                .filter(|(peer, _)| !peer.is_suspect() && !peer.is_left_alone())
-                .filter(|(peer, standing)| wanted(peer, *standing));
+                .filter(|(peer, standing)| peer.may_get_requests() && wanted(peer, *standing));
             chosen.map(|(peer, _)| Arc::clone(peer)).collect()
         };
         let mut chosen = usable(|peer, standing| match standing {

@@ -3,10 +3,11 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use crate::pool::Pool;
 use crate::random::Random;
@@ -17,6 +18,8 @@ const MAX_HEAD: usize = 64 * 1024;
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 const MAX_STREAMS: u32 = 200;
+/// How long before the end of a drain those that still wait are told.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// What the tasks of one data thread share.
 #[derive(Debug)]
@@ -76,11 +79,11 @@ impl Drain {
         }
     }
 
-    /// Resolves when everything has to be over.
+    /// Resolves when everything has to be over but for what can be said in a moment.
     pub(crate) async fn is_over(&self) {
         self.begins().await;
         if let Some(deadline) = self.deadline.get() {
-            tokio::time::sleep_until(deadline).await;
+            sleep_until(deadline.checked_sub(LAST_WORDS).unwrap_or(deadline)).await;
         }
     }
 }

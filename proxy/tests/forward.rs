@@ -1,5 +1,12 @@
 //! Requests on their way to an endpoint that is there, and answers on their way back.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "all of it is test code"
+)]
+
 mod common;
 
 use std::time::Duration;

@@ -1,5 +1,12 @@
 //! Requests that wait for an endpoint.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "all of it is test code"
+)]
+
 mod common;
 
 use std::collections::BTreeMap;
@@ -12,7 +19,7 @@ use dormouse_core::routes::settings::{
     ConfigMapBody, Overflow, ResponseBody, ResponseMode, StaticResponse, StaticRoute, Timeout,
 };
 use dormouse_core::routes::{HostPattern, PathPrefix, Rule};
-use dormouse_proxy::RouteLoad;
+use dormouse_proxy::{Held, HoldOutcome, ProbeSpec};
 use tokio::task::JoinSet;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: web\r\n\r\n";
@@ -22,10 +29,6 @@ fn asleep() -> Rig {
     rig.routes([settings("web")]);
     rig.asleep("web");
     rig
-}
-
-fn in_flight(load: Option<RouteLoad>) -> Option<u32> {
-    load.map(|load| load.in_flight)
 }
 
 fn page(text: &str) -> StaticResponse {
@@ -342,7 +345,14 @@ async fn a_hold_stops_new_requests_and_says_what_is_in_flight() {
     let mut before = Raw::connect(rig.address()).await;
     before.send(GET).await;
     rig.until_load("web", 0, 1).await;
-    assert_eq!(in_flight(rig.proxy.hold(&key("web"), common::PATIENCE)), Some(1));
+    let hold = |long| rig.proxy.hold(&key("web"), long);
+    let held = |in_flight| {
+        Some(Held {
+            in_flight,
+            pending: 0,
+        })
+    };
+    assert_eq!(hold(common::PATIENCE), held(1));
     let mut after = Raw::connect(rig.address()).await;
     after.send(GET).await;
     rig.until_load("web", 1, 1).await;
@@ -350,49 +360,38 @@ async fn a_hold_stops_new_requests_and_says_what_is_in_flight() {
     assert_eq!(before.answer().await.status, 200);
     assert!(after.is_silent(Duration::from_millis(50)).await);
     assert_eq!(
-        in_flight(rig.proxy.hold(&key("web"), Duration::from_millis(100))),
-        Some(0)
+        hold(Duration::from_millis(100)),
+        Some(Held {
+            in_flight: 0,
+            pending: 1
+        })
     );
     assert_eq!(after.answer().await.status, 200, "the hold is over by itself");
-    assert_eq!(in_flight(rig.proxy.hold(&key("web"), common::PATIENCE)), Some(0));
+    assert_eq!(hold(common::PATIENCE), held(0));
     after.send(GET).await;
     rig.until_load("web", 1, 0).await;
-    rig.proxy.release(&key("web"));
+    rig.proxy.release(&key("web"), HoldOutcome::CalledOff);
     assert_eq!(after.answer().await.status, 200);
 }
 
-/// A route whose target was just put to sleep, its pod still called ready, and a request that came meanwhile.
-async fn put_to_sleep(pod: &app::App) -> (Rig, Raw) {
-    let rig = Rig::serving(pod.address);
-    let held = rig.proxy.hold(&key("web"), common::PATIENCE);
-    assert_eq!(held.map(|load| (load.pending, load.in_flight)), Some((0, 0)));
+#[tokio::test]
+async fn what_a_sleep_held_waits_for_new_endpoints() {
+    let (old, new) = (app::ok().await, app::ok().await);
+    let rig = Rig::serving(old.address);
+    let held = rig.proxy.hold(&key("web"), common::PATIENCE).unwrap();
+    assert_eq!(held.in_flight, 0);
     let mut client = Raw::connect(rig.address()).await;
     client.send(GET).await;
     rig.until_load("web", 1, 0).await;
-    rig.proxy.release_asleep(&key("web"));
-    (rig, client)
-}
-
-#[tokio::test]
-async fn pods_of_a_target_that_was_put_to_sleep_get_nothing_more() {
-    let old = app::serve(|_| async { app::text("old") }).await;
-    let new = app::serve(|_| async { app::text("new") }).await;
-    let (rig, mut client) = put_to_sleep(&old).await;
-    assert!(client.is_silent(Duration::from_millis(50)).await);
-    rig.endpoints("web", &[(old.address, "st")]);
-    assert!(
-        client.is_silent(Duration::from_millis(50)).await,
-        "not even as a last resort: a new one is on its way"
-    );
-    rig.endpoints("web", &[(old.address, "st"), (new.address, "rs")]);
-    assert_eq!(client.answer().await.text(), "new");
-}
-
-#[tokio::test]
-async fn a_pod_that_stayed_after_all_gets_requests_again() {
-    let app = app::ok().await;
-    let (_rig, mut client) = put_to_sleep(&app).await;
+    rig.proxy.release(&key("web"), HoldOutcome::Asleep);
+    // Its slice still calls the old one ready, and a probe would find it serving.
+    rig.proxy.set_probe(&pod(old.address), Some(ProbeSpec::default()));
+    rig.ready("web", &[old.address]);
+    assert!(client.is_silent(Duration::from_millis(200)).await);
+    assert_eq!(old.connections(), 0);
+    rig.ready("web", &[old.address, new.address]);
     assert_eq!(client.answer().await.status, 200);
+    assert_eq!((old.connections(), new.connections()), (0, 1));
 }
 
 #[tokio::test]

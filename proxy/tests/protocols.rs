@@ -1,5 +1,12 @@
 //! HTTP/2, gRPC, upgrades, `Expect`, and sending a request again.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "all of it is test code"
+)]
+
 mod common;
 
 use std::net::SocketAddr;
@@ -308,7 +315,7 @@ async fn the_way_to_http2_by_upgrade_is_closed() {
 
 #[tokio::test]
 async fn a_body_is_asked_for_when_the_endpoint_asks() {
-    let app = app::echo().await;
+    let app = app::mirror().await;
     let rig = Rig::serving(app.address);
     let mut client = Raw::connect(rig.address()).await;
     client
@@ -316,7 +323,41 @@ async fn a_body_is_asked_for_when_the_endpoint_asks() {
         .await;
     assert_eq!(client.answer_head().await.unwrap().status, 100);
     client.send("hello").await;
-    assert_eq!(client.answer().await.text(), "hello");
+    assert!(client.answer().await.text().ends_with("\nhello"));
+}
+
+#[tokio::test]
+async fn a_body_that_the_endpoint_reads_after_its_answer_began_still_goes_there() {
+    let app = app::echo().await;
+    let rig = Rig::serving(app.address);
+    let mut client = Raw::connect(rig.address()).await;
+    client
+        .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+        .await;
+    assert_eq!(client.answer_head().await.unwrap().status, 200);
+    client.send("hello").await;
+    let mut body = [0; 5];
+    client.read_exactly(&mut body).await;
+    assert_eq!(&body, b"hello");
+}
+
+#[tokio::test]
+async fn the_body_of_any_method_goes_on() {
+    let app = app::mirror().await;
+    let rig = Rig::serving(app.address);
+    for method in ["GET", "DELETE", "OPTIONS", "PATCH", "PROPFIND"] {
+        for framing in [
+            "Content-Length: 5\r\n\r\nhello",
+            "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        ] {
+            let mut client = Raw::connect(rig.address()).await;
+            client
+                .send(format!("{method} / HTTP/1.1\r\nHost: a\r\n{framing}"))
+                .await;
+            let seen = client.answer().await.text();
+            assert!(seen.ends_with("\nhello"), "{method} {framing}: {seen}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -424,7 +465,7 @@ async fn an_answer_that_began_is_not_asked_for_again() {
         while let Ok((mut stream, _)) = half.accept().await {
             counter.fetch_add(1, Ordering::SeqCst);
             let mut buffer = [0; 4096];
-            stream.read(&mut buffer).await.ok();
+            let _ = stream.read(&mut buffer).await;
             stream.write_all(b"HTTP/1.1 200 O").await.ok();
         }
     });

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use dormouse_core::routes::RouteKey;
-use dormouse_proxy::Proxy;
+use dormouse_proxy::{HoldOutcome, Proxy};
 use dormouse_wire::demand::hold_release::Outcome;
 use dormouse_wire::demand::{HoldAnswer, HoldRelease, HoldRequest};
 use tokio::time::Instant;
@@ -48,20 +48,20 @@ impl<'p> Holds<'p> {
             return None;
         }
         let at_most = Duration::from_millis(request.deadline_millis.into()).min(LONGEST);
-        let Some(load) = self.proxy.hold(&route, at_most) else {
+        let Some(found) = self.proxy.hold(&route, at_most) else {
             // Nothing comes for a route that is not here.
             return Some(HoldAnswer {
                 id: request.id,
                 ..HoldAnswer::default()
             });
         };
-        debug!(%route, load.pending, load.in_flight, "holding");
+        debug!(%route, found.pending, found.in_flight, "holding");
         let until = now + at_most;
         self.open.insert(request.id, Held { route, until });
         Some(HoldAnswer {
             id: request.id,
-            in_flight: load.in_flight,
-            pending: load.pending,
+            in_flight: found.in_flight,
+            pending: found.pending,
         })
     }
 
@@ -71,10 +71,11 @@ impl<'p> Holds<'p> {
             return;
         };
         debug!(route = %held.route, outcome = ?release.outcome(), "released");
-        match release.outcome() {
-            Outcome::Asleep => self.proxy.release_asleep(&held.route),
-            Outcome::CalledOff | Outcome::Unspecified => self.proxy.release(&held.route),
-        }
+        let outcome = match release.outcome() {
+            Outcome::Asleep => HoldOutcome::Asleep,
+            Outcome::CalledOff | Outcome::Unspecified => HoldOutcome::CalledOff,
+        };
+        self.proxy.release(&held.route, outcome);
     }
 }
 
@@ -82,7 +83,7 @@ impl Drop for Holds<'_> {
     fn drop(&mut self) {
         let now = Instant::now();
         for held in self.open.values().filter(|held| held.until > now) {
-            self.proxy.release_asleep(&held.route);
+            self.proxy.release(&held.route, HoldOutcome::Asleep);
         }
     }
 }

@@ -31,7 +31,6 @@ pub(super) struct Publisher {
     bulletins: watch::Sender<Bulletin>,
     pods: watch::Sender<BTreeSet<PodKey>>,
     lacking: Arc<Notify>,
-    endpoints_changed: Arc<Notify>,
 }
 
 impl Publisher {
@@ -39,7 +38,6 @@ impl Publisher {
     pub(super) fn new(
         proxy: Arc<Proxy>,
         lacking: Arc<Notify>,
-        endpoints_changed: Arc<Notify>,
     ) -> (Self, watch::Receiver<Bulletin>, watch::Receiver<BTreeSet<PodKey>>) {
         let (bulletins, published) = watch::channel(Bulletin::default());
         let (pods, wanted) = watch::channel(BTreeSet::new());
@@ -51,7 +49,6 @@ impl Publisher {
             bulletins,
             pods,
             lacking,
-            endpoints_changed,
         };
         (publisher, published, wanted)
     }
@@ -66,7 +63,7 @@ impl Publisher {
                 () = self.demand.edge() => false,
                 () = self.lacking.notified() => true,
                 () = sleep_until(next) => false,
-                () = self.endpoints_changed.notified() => {
+                () = self.demand.more_pods_wanted() => {
                     self.want_probes();
                     sleep(PAUSE).await;
                     continue;
@@ -96,7 +93,7 @@ impl Publisher {
 
     /// Asks for the probes of those pods that requests wait for by now, and forgets the other ones'.
     fn want_probes(&self) {
-        let mut wanted = self.proxy.pods_waited_for();
+        let mut wanted = self.demand.pods_wanted();
         while wanted.len() > MOST_PODS {
             wanted.pop_last();
         }

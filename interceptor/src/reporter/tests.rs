@@ -20,7 +20,7 @@ use dormouse_wire::demand::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -31,7 +31,6 @@ use operator::{Operator, PATIENCE, Session};
 /// A data plane with one route to the Service `web`, and a reporter that runs.
 struct Interceptor {
     proxy: Arc<Proxy>,
-    endpoints_changed: Arc<Notify>,
     end: CancellationToken,
     running: JoinHandle<()>,
 }
@@ -91,13 +90,11 @@ impl Interceptor {
             value: Arc::new(settings),
         };
         proxy.set_routes(vec![candidate], BuildOptions::default());
-        let endpoints_changed = Arc::new(Notify::new());
-        let reporter = Reporter::new(proxy.clone(), access, endpoints_changed.clone());
+        let reporter = Reporter::new(proxy.clone(), access);
         let end = CancellationToken::new();
         let running = tokio::spawn(run(reporter, end.clone()));
         let interceptor = Self {
             proxy,
-            endpoints_changed,
             end,
             running,
         };
@@ -118,7 +115,6 @@ impl Interceptor {
         let endpoints = EndpointSet::new(endpoints, false);
         self.proxy
             .set_endpoints(&target(), Some(&endpoints), Protocol::Http1);
-        self.endpoints_changed.notify_one();
     }
 
     async fn request(&self) -> TcpStream {

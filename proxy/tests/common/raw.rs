@@ -158,6 +158,14 @@ impl Raw {
         !self.more().await && self.read.is_empty()
     }
 
+    /// Whether the other side has ended the connection, or does so soon.
+    pub async fn is_closed_within(&mut self, long: Duration) -> bool {
+        matches!(
+            timeout(long, self.stream.read_buf(&mut self.read)).await,
+            Ok(Ok(0) | Err(_))
+        )
+    }
+
     /// Whether the connection says nothing for so long, and does not end.
     pub async fn is_silent(&mut self, long: Duration) -> bool {
         self.read.is_empty() && timeout(long, self.stream.read_buf(&mut self.read)).await.is_err()
