@@ -93,7 +93,7 @@ pub(crate) fn resolve(
             .flatten()
             .filter(|own| own.name.as_deref().unwrap_or_default() == port.name);
         let number = numbers.filter_map(|own| u16::try_from(own.port?).ok()).next();
-        let of = move |endpoint| Some(of_slice(&wanted.namespace, endpoint, number?)?);
+        let of = move |endpoint| of_slice(&wanted.namespace, endpoint, number?);
         slice.endpoints.iter().filter_map(of)
     });
     // Empty while it is not assigned, and `None` where there is none.

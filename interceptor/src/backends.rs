@@ -158,8 +158,9 @@ mod tests {
 
     use super::*;
 
-    /// What was told of each port, in order: the endpoints' addresses, or why there are none.
-    type Told = Arc<Mutex<Vec<(String, Result<Vec<String>, String>)>>>;
+    /// What was told of a port: the endpoints' addresses, or why there are none.
+    type Entry = (String, Result<Vec<String>, String>);
+    type Told = Arc<Mutex<Vec<Entry>>>;
 
     fn backends() -> (Backends, Told) {
         let told = Told::default();
@@ -207,13 +208,13 @@ mod tests {
         Change::Applied(Arc::new(serde_json::from_value(slice).unwrap()))
     }
 
-    fn taken(told: &Told) -> Vec<(String, Result<Vec<String>, String>)> {
+    fn taken(told: &Told) -> Vec<Entry> {
         let mut told = std::mem::take(&mut *told.lock().unwrap());
         told.sort();
         told
     }
 
-    fn is(port: &str, addresses: &[&str]) -> (String, Result<Vec<String>, String>) {
+    fn is(port: &str, addresses: &[&str]) -> Entry {
         let addresses = addresses.iter().map(|address| (*address).to_owned());
         (port.to_owned(), Ok(addresses.collect()))
     }

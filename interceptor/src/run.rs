@@ -76,13 +76,7 @@ pub async fn run(args: InterceptorArgs) -> anyhow::Result<()> {
     // After the requests: the last report is that nothing is held any more.
     let end = supervisor.last_token();
     supervisor.spawn_last("reports", reporter.run(args.operators.clone(), end));
-    follow_cluster(
-        &args,
-        &cluster,
-        &proxy,
-        &readiness,
-        &mut supervisor,
-    );
+    follow_cluster(&args, &cluster, &proxy, &readiness, &mut supervisor);
     info!(version = VERSION, address = %proxy.address(), "interceptor started");
     let (delay, drain) = (args.shutdown_delay, args.drain());
     let stopping = supervisor.token();

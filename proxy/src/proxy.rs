@@ -183,9 +183,9 @@ impl Proxy {
         route.state().release(None);
     }
 
-    /// Takes no more connections, lets requests end until the deadline, cuts what is left, and stops. Whoever calls it again
-    /// finds nothing left.
-    pub async fn drain(&self, deadline: Duration) -> Drained {
+    /// Takes no more connections from now on, lets requests end until the deadline, cuts what is left, and stops. Whoever
+    /// calls it again finds nothing left.
+    pub fn drain(&self, deadline: Duration) -> impl Future<Output = Drained> + Send + use<> {
         let deadline = Instant::now() + deadline;
         let mut threads = {
             let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
@@ -194,10 +194,12 @@ impl Proxy {
         for thread in &mut threads {
             thread.begin_drain(deadline);
         }
-        let mut cut = 0;
-        for thread in threads {
-            cut += thread.drained().await;
+        async move {
+            let mut cut = 0;
+            for thread in threads {
+                cut += thread.drained().await;
+            }
+            Drained { cut }
         }
-        Drained { cut }
     }
 }

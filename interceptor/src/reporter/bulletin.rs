@@ -97,12 +97,11 @@ mod tests {
         }
     }
 
+    /// Name, pending, in flight, started.
+    type Entry = (String, u32, u32, u64);
+
     /// The report of a snapshot: its number, and what it says of each route.
-    fn write(
-        scribe: &mut Scribe,
-        loads: &[RouteLoad],
-        whole: bool,
-    ) -> Option<(u64, Vec<(String, u32, u32, u64)>)> {
+    fn write(scribe: &mut Scribe, loads: &[RouteLoad], whole: bool) -> Option<(u64, Vec<Entry>)> {
         let report = scribe.write(loads.to_vec(), whole)?;
         let routes = report.routes.into_iter().map(|demand| {
             let name = demand.route.unwrap().name;
@@ -111,7 +110,7 @@ mod tests {
         Some((report.sequence, routes.collect()))
     }
 
-    fn entry(name: &str, pending: u32, in_flight: u32, started: u64) -> (String, u32, u32, u64) {
+    fn entry(name: &str, pending: u32, in_flight: u32, started: u64) -> Entry {
         (name.to_owned(), pending, in_flight, started)
     }
 

@@ -93,11 +93,7 @@ impl Interceptor {
         let reporter = Reporter::new(proxy.clone(), access);
         let end = CancellationToken::new();
         let running = tokio::spawn(run(reporter, end.clone()));
-        let interceptor = Self {
-            proxy,
-            end,
-            running,
-        };
+        let interceptor = Self { proxy, end, running };
         interceptor.endpoints(&[]);
         interceptor
     }
