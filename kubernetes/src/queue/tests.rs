@@ -55,6 +55,18 @@ async fn keys_are_handled_in_order_and_once_however_often_they_are_added() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn only_what_waits_for_a_worker_is_ready() {
+    let queue = Queue::default();
+    queue.add("running");
+    queue.add("waiting");
+    queue.add_after("delayed", 60 * SECOND);
+    assert_eq!(queue.ready(), 2);
+    let (_log, _stop) = run(&queue, 1, async |_| pending().await);
+    sleep(SECOND).await;
+    assert_eq!((queue.ready(), queue.len()), (1, 3));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_key_added_while_it_is_handled_is_handled_once_more_and_never_twice_at_once() {
     let queue = Queue::default();
     let running = Arc::new(AtomicUsize::new(0));

@@ -48,6 +48,18 @@ pub(crate) async fn are_killed(stage: &Stage, watched: Duration) -> Result<()> {
         reads.failed().len(),
         reads.count()
     );
+    for read in reads.failed() {
+        eprintln!(
+            "{:.1} s: failed after {:?}: {}",
+            (read.began - began).as_secs_f64(),
+            read.ended - read.began,
+            read.failure
+                .unwrap_or_default()
+                .chars()
+                .take(200)
+                .collect::<String>()
+        );
+    }
     ensure!(
         worst <= 2 * HPA_SYNC,
         "an HPA was without a good read for {worst:?}: {gaps:?}"
