@@ -13,8 +13,9 @@ use tokio::sync::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::board::{MetricError, Served, Slot};
+use crate::looks::{LastLook, Looks};
 use crate::object::{LiveTrigger, LoopHandle, Memory, Object, within_deadline};
-use crate::ports::{AutoscalerMetric, AutoscalerSpec, Journal, Leadership, PortError, Ports};
+use crate::ports::{AutoscalerMetric, AutoscalerSpec, Journal, Leadership, PortError, Ports, Urgency};
 use crate::quarantine;
 use crate::source::Sources;
 use crate::spec::{ConnectedTrigger, ObjectKey, ObjectSpec, TriggerSpec, duplicate_metric};
@@ -134,6 +135,7 @@ pub struct Engine {
 struct Shared {
     entries: RwLock<HashMap<ObjectKey, Arc<Entry>>>,
     sources: Sources,
+    looks: Arc<Looks>,
     settings: Settings,
     journal: Arc<dyn Journal>,
     leadership: Arc<dyn Leadership>,
@@ -147,6 +149,7 @@ impl Engine {
             shared: Arc::new(Shared {
                 entries: RwLock::default(),
                 sources: Sources::default(),
+                looks: Arc::new(Looks::new()),
                 settings,
                 journal,
                 leadership,
@@ -249,6 +252,8 @@ impl Engine {
             policy,
             triggers,
             target: ports.target,
+            last_look: LastLook::default(),
+            looks: self.shared.looks.clone(),
             journal: self.shared.journal.clone(),
             leadership: self.shared.leadership.clone(),
             now: self.shared.settings.now.clone(),
@@ -332,7 +337,7 @@ impl Engine {
         let Some(replicas) = replicas else {
             return Ok(stopped);
         };
-        let seen = within_deadline(ports.target.observe(false))
+        let seen = within_deadline(ports.target.observe(Urgency::Soon))
             .await
             .map_err(ApplyError::PausedReplicas)?;
         if seen.replicas != replicas {

@@ -18,6 +18,7 @@ pub mod spec;
 pub mod view;
 
 mod cadence;
+mod looks;
 mod object;
 mod quarantine;
 mod reader;
@@ -29,7 +30,7 @@ pub use board::{MetricError, Served};
 pub use engine::{Applied, ApplyError, Engine, Settings};
 pub use ports::{
     Acted, Autoscaler, AutoscalerMetric, AutoscalerSpec, Journal, Leadership, PortError, Ports, Target,
-    TargetState, TickOutcome, TickReport, TriggerRead,
+    TargetState, TickOutcome, TickReport, TriggerRead, Urgency,
 };
 pub use spec::{ObjectKey, ObjectSpec, TriggerSpec};
 pub use view::{LatestRead, ObjectView, TriggerView};

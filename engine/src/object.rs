@@ -15,8 +15,10 @@ use tokio::time::{Instant, timeout};
 
 use crate::board::{MetricError, Served, Slot};
 use crate::engine::Clock;
+use crate::looks::{LastLook, Looks};
 use crate::ports::{
-    Acted, CHANGED, Journal, Leadership, PortError, Target, TargetState, TickOutcome, TickReport, TriggerRead,
+    Acted, CHANGED, Journal, Leadership, PortError, Target, TargetState, TickOutcome, TickReport,
+    TriggerRead, Urgency,
 };
 use crate::reader::Fault;
 use crate::source::{Answer, Source};
@@ -100,6 +102,8 @@ pub(crate) struct Object {
     pub(crate) policy: ScalePolicy,
     pub(crate) triggers: Vec<LiveTrigger>,
     pub(crate) target: Arc<dyn Target>,
+    pub(crate) last_look: LastLook,
+    pub(crate) looks: Arc<Looks>,
     pub(crate) memory: Arc<Memory>,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) leadership: Arc<dyn Leadership>,
@@ -118,6 +122,8 @@ impl Object {
 
     /// Runs until the caller drops it or this process no longer leads.
     pub(crate) async fn run(self: Arc<Self>) {
+        // Whoever led in between may have changed it.
+        self.last_look.forget();
         {
             let mut last_active = lock(&self.memory.last_active);
             if last_active.is_none() {
@@ -186,14 +192,22 @@ impl Object {
         );
     }
 
-    pub(crate) async fn observe(&self, waking: bool) -> Result<TargetState, PortError> {
-        let state = within_deadline(self.target.observe(waking)).await?;
+    pub(crate) async fn observe(&self, urgency: Urgency) -> Result<TargetState, PortError> {
+        let state = within_deadline(self.target.observe(urgency)).await?;
         self.memory.replicas.store(state.replicas, Ordering::Relaxed);
+        self.last_look.keep(&state);
         Ok(state)
     }
 
+    /// The target as it was seen a short while ago, where another look is one too many.
+    pub(crate) fn seen_lately(&self) -> Option<TargetState> {
+        let seen = self.last_look.recent()?;
+        (!self.looks.take()).then_some(seen)
+    }
+
     /// Decides, acts and writes it down. Where the target changed since it was seen (a slow trigger may have taken long to
-    /// answer, and the HPA or a person was quicker), it is looked at and decided on again.
+    /// answer, the look may be one of an earlier tick, and the HPA or a person was quicker), it is looked at and decided on
+    /// again.
     pub(crate) async fn decide_and_act(
         &self,
         seen: &mut TargetState,
@@ -207,7 +221,7 @@ impl Object {
                 matches!(&acted, Some(Acted { result: Err(error), .. }) if error.category == CHANGED);
             if changed
                 && attempt < ATTEMPTS
-                && let Ok(now) = self.observe(true).await
+                && let Ok(now) = self.observe(Urgency::Wake).await
             {
                 *seen = now;
                 continue;
@@ -265,6 +279,7 @@ impl Object {
         }
         let waking = matches!(record.decision.action, Action::Activate { .. });
         let result = within_deadline(self.target.set_replicas(to, seen, waking)).await;
+        self.last_look.forget();
         if result.is_ok() {
             self.memory.replicas.store(to, Ordering::Relaxed);
         }
@@ -346,7 +361,7 @@ impl Object {
         };
         let current = match fallback.behavior {
             FallbackBehavior::Static => 0,
-            _ => self.observe(false).await.map_err(failing)?.replicas,
+            _ => self.observe(Urgency::Soon).await.map_err(failing)?.replicas,
         };
         let ready = match policy.target.kind {
             TargetKind::AverageValue => 0,
