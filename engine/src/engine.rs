@@ -13,8 +13,9 @@ use tokio::sync::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::board::{MetricError, Served, Slot};
+use crate::looks::Looks;
 use crate::object::{LiveTrigger, LoopHandle, Memory, Object, within_deadline};
-use crate::ports::{AutoscalerMetric, AutoscalerSpec, Journal, Leadership, PortError, Ports};
+use crate::ports::{AutoscalerMetric, AutoscalerSpec, Journal, Leadership, PortError, Ports, Urgency};
 use crate::quarantine;
 use crate::source::Sources;
 use crate::spec::{ConnectedTrigger, ObjectKey, ObjectSpec, TriggerSpec, duplicate_metric};
@@ -137,6 +138,7 @@ pub struct Engine {
 struct Shared {
     entries: RwLock<HashMap<ObjectKey, Arc<Entry>>>,
     sources: Sources,
+    looks: Arc<Looks>,
     settings: Settings,
     journal: Arc<dyn Journal>,
     leadership: Arc<dyn Leadership>,
@@ -150,6 +152,7 @@ impl Engine {
             shared: Arc::new(Shared {
                 entries: RwLock::default(),
                 sources: Sources::default(),
+                looks: Arc::new(Looks::new()),
                 settings,
                 journal,
                 leadership,
@@ -252,6 +255,7 @@ impl Engine {
             policy,
             triggers,
             target: ports.target,
+            looks: self.shared.looks.clone(),
             journal: self.shared.journal.clone(),
             leadership: self.shared.leadership.clone(),
             now: self.shared.settings.now.clone(),
@@ -335,7 +339,7 @@ impl Engine {
         let Some(replicas) = replicas else {
             return Ok(stopped);
         };
-        let seen = within_deadline(ports.target.observe(false))
+        let seen = within_deadline(ports.target.observe(Urgency::Soon))
             .await
             .map_err(ApplyError::PausedReplicas)?;
         if seen.replicas != replicas {

@@ -21,6 +21,7 @@ pub mod spec;
 pub mod view;
 
 mod cadence;
+mod looks;
 mod object;
 mod quarantine;
 mod reader;
@@ -34,7 +35,7 @@ pub use demand::{DemandHub, Interceptors};
 pub use engine::{Applied, ApplyError, Engine, Settings};
 pub use ports::{
     Acted, Autoscaler, AutoscalerMetric, AutoscalerSpec, Journal, Leadership, PortError, Ports, Target,
-    TargetState, TickOutcome, TickReport, TriggerRead,
+    TargetState, TickOutcome, TickReport, TriggerRead, Urgency,
 };
 pub use spec::{ObjectKey, ObjectSpec, TriggerSpec};
 pub use view::{LatestRead, ObjectView, TriggerView};

@@ -16,8 +16,10 @@ use tokio::time::{Instant, timeout};
 
 use crate::board::{MetricError, Served, Slot};
 use crate::engine::Clock;
+use crate::looks::{LastLook, Looks};
 use crate::ports::{
-    Acted, CHANGED, Journal, Leadership, PortError, Target, TargetState, TickOutcome, TickReport, TriggerRead,
+    Acted, CHANGED, Journal, Leadership, PortError, Target, TargetState, TickOutcome, TickReport,
+    TriggerRead, Urgency,
 };
 use crate::reader::Fault;
 use crate::source::{Answer, Source};
@@ -55,7 +57,7 @@ pub(crate) struct Memory {
     /// Replicas when last observed; a target that was never seen counts as asleep.
     replicas: AtomicU32,
     /// The target when last observed or set.
-    seen: std::sync::Mutex<Option<TargetState>>,
+    pub(crate) last_look: LastLook,
     /// When the loop's next polling tick is due; none while no loop runs.
     next_tick: std::sync::Mutex<Option<Instant>>,
 }
@@ -66,7 +68,7 @@ impl Memory {
             last_active: std::sync::Mutex::new(None),
             records: std::sync::Mutex::new(RecordRing::new(RECORDS)),
             replicas: AtomicU32::new(0),
-            seen: std::sync::Mutex::new(None),
+            last_look: LastLook::default(),
             next_tick: std::sync::Mutex::new(None),
         }
     }
@@ -75,14 +77,9 @@ impl Memory {
         *lock(&self.last_active)
     }
 
-    /// The target when last observed or set; `None` before that.
-    pub(crate) fn seen(&self) -> Option<TargetState> {
-        lock(&self.seen).clone()
-    }
-
     fn note_seen(&self, state: &TargetState) {
         self.replicas.store(state.replicas, Ordering::Relaxed);
-        *lock(&self.seen) = Some(state.clone());
+        self.last_look.keep(state);
     }
 
     pub(crate) fn next_tick(&self) -> Option<Instant> {
@@ -96,7 +93,7 @@ impl Memory {
     /// Forgets what an earlier term of leadership knew.
     pub(crate) fn forget_activity(&self) {
         *lock(&self.last_active) = None;
-        *lock(&self.seen) = None;
+        self.last_look.forget();
     }
 
     pub(crate) fn records(&self) -> Vec<DecisionRecord> {
@@ -116,6 +113,7 @@ pub(crate) struct Object {
     pub(crate) policy: ScalePolicy,
     pub(crate) triggers: Vec<LiveTrigger>,
     pub(crate) target: Arc<dyn Target>,
+    pub(crate) looks: Arc<Looks>,
     pub(crate) memory: Arc<Memory>,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) leadership: Arc<dyn Leadership>,
@@ -134,6 +132,8 @@ impl Object {
 
     /// Runs until the caller drops it or this process no longer leads.
     pub(crate) async fn run(self: Arc<Self>) {
+        // Whoever led in between may have changed it.
+        self.memory.last_look.forget();
         {
             let mut last_active = lock(&self.memory.last_active);
             if last_active.is_none() {
@@ -205,15 +205,21 @@ impl Object {
         );
     }
 
-    pub(crate) async fn observe(&self, waking: bool) -> Result<TargetState, PortError> {
-        let state = within_deadline(self.target.observe(waking)).await?;
+    pub(crate) async fn observe(&self, urgency: Urgency) -> Result<TargetState, PortError> {
+        let state = within_deadline(self.target.observe(urgency)).await?;
         self.memory.note_seen(&state);
         Ok(state)
     }
 
+    /// The target as it was seen a short while ago, where another look is one too many.
+    pub(crate) fn seen_lately(&self) -> Option<TargetState> {
+        let seen = self.memory.last_look.recent()?;
+        (!self.looks.take()).then_some(seen)
+    }
+
     /// Decides, acts and writes it down. Where the target changed since it was seen (a slow trigger may have taken long to
-    /// answer, and the HPA or a person was quicker), it is looked at and decided on again. Says whether the target is as was
-    /// decided.
+    /// answer, the look may be one of an earlier tick, and the HPA or a person was quicker), it is looked at and decided on
+    /// again. Says whether the target is as was decided.
     pub(crate) async fn decide_and_act(
         &self,
         seen: &mut TargetState,
@@ -227,7 +233,7 @@ impl Object {
                 matches!(&acted, Some(Acted { result: Err(error), .. }) if error.category == CHANGED);
             if changed
                 && attempt < ATTEMPTS
-                && let Ok(now) = self.observe(true).await
+                && let Ok(now) = self.observe(Urgency::Wake).await
             {
                 *seen = now;
                 continue;
@@ -292,6 +298,9 @@ impl Object {
             Action::Activate { .. } | Action::RaiseToDemand { .. }
         );
         let result = within_deadline(self.target.set_replicas(to, seen, waking)).await;
+        if result.is_err() {
+            self.memory.last_look.forget();
+        }
         Some(Acted {
             from: record.observation.replicas,
             to,
@@ -396,7 +405,7 @@ impl Object {
         };
         let current = match fallback.behavior {
             FallbackBehavior::Static => 0,
-            _ => self.observe(false).await.map_err(failing)?.replicas,
+            _ => self.observe(Urgency::Soon).await.map_err(failing)?.replicas,
         };
         let ready = match policy.target.kind {
             TargetKind::AverageValue => 0,

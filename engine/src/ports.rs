@@ -33,10 +33,21 @@ pub struct TargetState {
     pub version: Option<String>,
 }
 
+/// What a look at the target is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// To wake it: before all else.
+    Wake,
+    /// To go on with something that was begun.
+    Soon,
+    /// A polling tick: the next one looks again.
+    Routine,
+}
+
 /// What is scaled.
 pub trait Target: Send + Sync {
-    /// Reads the replica count; calls that wake go before all others.
-    fn observe(&self, waking: bool) -> BoxFuture<'_, Result<TargetState, PortError>>;
+    /// Reads the replica count.
+    fn observe(&self, urgency: Urgency) -> BoxFuture<'_, Result<TargetState, PortError>>;
     /// Sets it, if the target is still what was seen: else the error's category is [`CHANGED`], and the caller has to look
     /// again. Calls that wake go before all others.
     fn set_replicas<'a>(

@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::cadence::{Cadence, Moment};
 use crate::object::{Arrival, LiveTrigger, Object, Running};
-use crate::ports::{PortError, TargetState, TickOutcome, TickReport};
+use crate::ports::{PortError, TargetState, TickOutcome, TickReport, Urgency};
 use crate::wake::{Heeded, News};
 
 /// Over how long first ticks are spread after a start or a take-over.
@@ -194,8 +194,10 @@ impl Object {
         close: Instant,
     ) {
         reads.start(self, |_| true);
-        let mut observed = pin!(self.observe(false));
-        let mut state: Option<Result<TargetState, PortError>> = None;
+        let mut observed = pin!(self.observe(Urgency::Routine));
+        let lately = self.seen_lately();
+        let of_an_earlier_tick = lately.is_some();
+        let mut state: Option<Result<TargetState, PortError>> = lately.map(Ok);
         let mut woken = false;
         while state.is_none() || !(round.complete() || Instant::now() >= close) {
             tokio::select! {
@@ -209,7 +211,7 @@ impl Object {
                     let heeded = self.heed_news().await;
                     news.heeded(heeded);
                     if heeded == Heeded::Acted {
-                        state = Some(self.observe(true).await);
+                        state = Some(self.observe(Urgency::Wake).await);
                     }
                 }
                 () = sleep_until(close), if state.is_some() => {}
@@ -230,11 +232,28 @@ impl Object {
         }
         // A look at the target that failed must not cost a wake: this one goes before all other calls.
         if !self.awake() && matches!(state, Some(Err(_))) && round.has_active() {
-            state = Some(self.observe(true).await);
+            state = Some(self.observe(Urgency::Wake).await);
+        }
+        // An old look is enough to stay, and to wake, where the version that was seen guards it.
+        if let Some(Ok(seen)) = &state
+            && of_an_earlier_tick
+            && !woken
+            && self.would_move_unasked(seen.replicas, round)
+        {
+            state = Some(self.observe(Urgency::Soon).await);
         }
         if let Some(state) = state {
             self.conclude(state, round).await;
         }
+    }
+
+    /// Whether a target with so many replicas would be put to rest, or lifted while nothing is active.
+    fn would_move_unasked(&self, replicas: u32, round: &Round) -> bool {
+        let decision = self.decide(replicas, &self.in_order(round)).decision;
+        matches!(
+            decision.action,
+            Action::Deactivate { .. } | Action::RaiseToMinimum { .. }
+        )
     }
 
     /// A reading that came after its tick. It is served already; what is left is to decide on it.
@@ -242,7 +261,12 @@ impl Object {
         self.note(&arrival);
         let active = is_active(&arrival.reading);
         if round.take(arrival) && (active || round.complete()) {
-            let state = self.observe(active && !self.awake()).await;
+            let urgency = if active && !self.awake() {
+                Urgency::Wake
+            } else {
+                Urgency::Soon
+            };
+            let state = self.observe(urgency).await;
             self.conclude(state, round).await;
         }
     }

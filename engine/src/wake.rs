@@ -20,7 +20,7 @@ use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::object::{Arrival, LiveTrigger, Object};
-use crate::ports::{PortError, TargetState, TickOutcome, TickReport};
+use crate::ports::{PortError, TargetState, TickOutcome, TickReport, Urgency};
 use crate::reader::Fault;
 use crate::source::Answer;
 
@@ -113,7 +113,7 @@ impl Object {
             told.map_or_else(|| trigger.outstanding(), |told| self.certain(trigger, &told))
         });
         let readings = ReadingSet(readings.collect());
-        let known = self.memory.seen();
+        let known = self.memory.last_look.any();
         let asleep = known.as_ref().is_some_and(|seen| seen.replicas == 0);
         if !waiting && !asleep {
             return Heeded::Nothing;
@@ -122,7 +122,7 @@ impl Object {
         let mut seen = match known {
             Some(seen) if !self.would_act(&seen, &readings) => return Heeded::Nothing,
             Some(seen) if seen.replicas == 0 && seen.version.is_some() => seen,
-            _ => match self.observe(true).await {
+            _ => match self.observe(Urgency::Wake).await {
                 Ok(seen) => seen,
                 Err(error) => {
                     self.note_unknown(&error).await;

@@ -2,7 +2,8 @@
 //!
 //! There is no client-side rate limit: the server's own priority and fairness decides, and when it says "later" (429 with
 //! `Retry-After`) ordinary calls wait. [`MAX_CALLS`] run at once, and the last [`KEPT_FOR_WAKES`] of them are open to calls
-//! that wake a workload, which also go first whenever a permit is free.
+//! that wake a workload. Whenever a permit is free, it goes to the most urgent call that waits: when there is more to do than
+//! the server can take, what is put off is what comes round again by itself.
 
 mod error;
 mod gate;
@@ -37,6 +38,8 @@ pub enum Priority {
     Wake,
     /// Everything else.
     Normal,
+    /// What is done again soon anyway, or is a courtesy: the look at a target on each tick, an Event. Last in line.
+    Routine,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -161,7 +164,7 @@ impl Calls {
     }
 
     fn pause(&self, priority: Priority) -> Option<Instant> {
-        (priority == Priority::Normal)
+        (priority != Priority::Wake)
             .then(|| self.throttle.until())
             .flatten()
     }

@@ -1,5 +1,7 @@
 //! Events on ScaledObjects and authentications, written by one task at low priority: an Event never delays a decision.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dormouse_api::labels;
@@ -44,6 +46,7 @@ pub struct Event {
 #[derive(Clone, Debug)]
 pub struct Events {
     queue: mpsc::Sender<Event>,
+    dropped: Arc<AtomicU64>,
 }
 
 impl Events {
@@ -58,7 +61,12 @@ impl Events {
         is_busy: impl Fn() -> bool + Send + Sync,
     ) -> (Self, impl Future<Output = ()> + Send) {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        (Self { queue }, write(client, calls, instance, waiting, is_busy))
+        let dropped = Arc::<AtomicU64>::default();
+        let events = Self {
+            queue,
+            dropped: dropped.clone(),
+        };
+        (events, write(client, calls, instance, waiting, dropped, is_busy))
     }
 
     /// How many wait to be written.
@@ -106,8 +114,8 @@ impl Events {
             action: cut(action, 128),
             note: cut(note, LONGEST_NOTE),
         };
-        if self.queue.try_send(event).is_err() {
-            warn!(reason, "an Event was dropped: too many wait to be written");
+        if self.queue.try_send(event).is_err() && self.dropped.fetch_add(1, Ordering::Relaxed) == 0 {
+            warn!("Events are dropped: {QUEUE} wait to be written");
         }
     }
 }
@@ -130,12 +138,17 @@ async fn write(
     calls: Calls,
     instance: String,
     waiting: mpsc::Receiver<Event>,
+    dropped: Arc<AtomicU64>,
     is_busy: impl Fn() -> bool,
 ) {
-    let is_busy = &is_busy;
+    let (is_busy, dropped) = (&is_busy, &dropped);
     let numbered = stream::unfold((waiting, 0_u32), async |(mut waiting, number)| {
         let event = waiting.recv().await?;
         hold_back(is_busy, || waiting.len()).await;
+        if waiting.len() < QUEUE / 2 && dropped.load(Ordering::Relaxed) > 0 {
+            let dropped = dropped.swap(0, Ordering::Relaxed);
+            warn!(dropped, "Events were dropped, and there is room for them again");
+        }
         Some(((event, number), (waiting, number.wrapping_add(1))))
     });
     let writing = numbered.for_each_concurrent(AT_ONCE, |(event, number)| {
@@ -147,7 +160,7 @@ async fn write(
         async move {
             let params = PostParams::default();
             let create = api.create(&params, &written);
-            if let Err(error) = calls.unary(Priority::Normal, "write an Event", create).await {
+            if let Err(error) = calls.unary(Priority::Routine, "write an Event", create).await {
                 // Events are a courtesy: while the API server is away they are lost rather than piled up.
                 debug!(%error, reason = written.reason, "an Event could not be written");
                 sleep(Duration::from_millis(100)).await;

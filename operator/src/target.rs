@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dormouse_api::GroupVersionKindResource;
 use dormouse_engine::ports::CHANGED;
-use dormouse_engine::{Leadership, PortError, Target, TargetState};
+use dormouse_engine::{Leadership, PortError, Target, TargetState, Urgency};
 use dormouse_kubernetes::{CallError, Calls, ObjectKey, Priority, Reference};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -136,12 +136,14 @@ pub fn port_error(error: &CallError) -> PortError {
 }
 
 impl Target for ScaleTarget {
-    fn observe(&self, waking: bool) -> BoxFuture<'_, Result<TargetState, PortError>> {
+    fn observe(&self, urgency: Urgency) -> BoxFuture<'_, Result<TargetState, PortError>> {
+        let priority = match urgency {
+            Urgency::Wake => Priority::Wake,
+            Urgency::Soon => Priority::Normal,
+            Urgency::Routine => Priority::Routine,
+        };
         async move {
-            let scale = self
-                .scale(priority(waking))
-                .await
-                .map_err(|error| port_error(&error))?;
+            let scale = self.scale(priority).await.map_err(|error| port_error(&error))?;
             let version = scale.metadata.resource_version.clone();
             Ok(TargetState {
                 replicas: replicas(&scale),
@@ -167,9 +169,10 @@ impl Target for ScaleTarget {
             }
             let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
             let patch = self.api.patch_scale(&self.name, &params, &patch);
+            let priority = if waking { Priority::Wake } else { Priority::Normal };
             let patched = self
                 .calls
-                .unary(priority(waking), "set the scale of a target", patch)
+                .unary(priority, "set the scale of a target", patch)
                 .await;
             patched.map(drop).map_err(|error| match error {
                 CallError::Conflict { .. } => PortError {
@@ -185,10 +188,6 @@ impl Target for ScaleTarget {
     fn ready_replicas(&self) -> BoxFuture<'_, Result<u32, PortError>> {
         async { self.count_ready().await.map_err(|error| port_error(&error)) }.boxed()
     }
-}
-
-fn priority(waking: bool) -> Priority {
-    if waking { Priority::Wake } else { Priority::Normal }
 }
 
 /// What a write is answered with on a replica that may not write.

@@ -16,6 +16,7 @@ use dormouse_engine::ports::CHANGED;
 use dormouse_engine::{
     Autoscaler, AutoscalerSpec, DemandHub, Engine, Journal, Leadership, MetricError, ObjectKey, ObjectSpec,
     PortError, Ports, Settings, Target, TargetState, TickOutcome, TickReport, TriggerRead, TriggerSpec,
+    Urgency,
 };
 use dormouse_scalers::clients::{Clients, ClientsConfig, Fingerprint};
 use dormouse_scalers::error::ReadErrorKind;
@@ -116,6 +117,8 @@ impl Trigger for Scripted {
 pub(crate) struct World {
     pub(crate) replicas: AtomicU32,
     pub(crate) version: AtomicU32,
+    /// How often the target was looked at.
+    pub(crate) looks: AtomicUsize,
     pub(crate) unreachable: AtomicBool,
     pub(crate) hangs: AtomicBool,
     /// (seconds since the start, replicas) of each change.
@@ -135,6 +138,20 @@ pub(crate) struct World {
 }
 
 impl World {
+    pub(crate) fn begin() -> Arc<Self> {
+        Arc::new(Self {
+            started: Mutex::new(Some(Instant::now())),
+            ..Self::default()
+        })
+    }
+
+    pub(crate) fn ports(self: &Arc<Self>) -> Ports {
+        Ports {
+            target: Arc::new(Port(self.clone())),
+            autoscaler: Arc::new(Port(self.clone())),
+        }
+    }
+
     pub(crate) fn elapsed(&self) -> f64 {
         self.started
             .lock()
@@ -152,8 +169,9 @@ impl World {
 pub(crate) struct Port(pub(crate) Arc<World>);
 
 impl Target for Port {
-    fn observe(&self, _waking: bool) -> BoxFuture<'_, Result<TargetState, PortError>> {
+    fn observe(&self, _urgency: Urgency) -> BoxFuture<'_, Result<TargetState, PortError>> {
         async {
+            self.0.looks.fetch_add(1, Ordering::SeqCst);
             if self.0.hangs.load(Ordering::SeqCst) {
                 std::future::pending::<()>().await;
             }
@@ -277,8 +295,7 @@ impl Bench {
             .iter()
             .map(|(name, source)| ((*name).to_owned(), script(*source)))
             .collect();
-        let world = Arc::new(World::default());
-        *world.started.lock().unwrap() = Some(Instant::now());
+        let world = World::begin();
         let known = scripts.clone();
         let connect = move |cx: &Connect| -> Result<Arc<dyn Trigger>, ConfigError> {
             if cx.params.trigger_type != "scripted" {
@@ -318,14 +335,16 @@ impl Bench {
     }
 
     pub(crate) fn ports(&self) -> Ports {
-        Ports {
-            target: Arc::new(Port(self.world.clone())),
-            autoscaler: Arc::new(Port(self.world.clone())),
-        }
+        self.world.ports()
     }
 
     pub(crate) async fn apply(&self, spec: ObjectSpec) {
-        self.engine.apply(spec, self.ports()).await.unwrap();
+        self.apply_in(&self.world, spec).await;
+    }
+
+    /// An object whose target is of another world.
+    pub(crate) async fn apply_in(&self, world: &Arc<World>, spec: ObjectSpec) {
+        self.engine.apply(spec, world.ports()).await.unwrap();
     }
 
     pub(crate) async fn metric(&self, name: &str) -> Result<f64, MetricError> {

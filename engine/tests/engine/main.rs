@@ -3,6 +3,7 @@
 mod bench;
 mod demand;
 mod faults;
+mod looks;
 mod sharing;
 mod view;
 

@@ -1,4 +1,4 @@
-//! Permits for calls, with a share kept for wakes and wakes first in line.
+//! Permits for calls: the most urgent first, and a share kept for wakes.
 
 use std::{
     collections::VecDeque,
@@ -20,10 +20,13 @@ pub(super) struct Gate {
 #[derive(Debug, Default)]
 struct State {
     wakes: usize,
-    normal: usize,
-    waiting_wakes: VecDeque<oneshot::Sender<Permit>>,
-    waiting_normal: VecDeque<oneshot::Sender<Permit>>,
+    others: usize,
+    waiting_wakes: Line,
+    waiting_normal: Line,
+    waiting_routine: Line,
 }
+
+type Line = VecDeque<oneshot::Sender<Permit>>;
 
 /// The right to make one call; dropping it passes it on.
 #[derive(Debug)]
@@ -48,6 +51,7 @@ impl Gate {
             match priority {
                 Priority::Wake => state.waiting_wakes.push_back(sender),
                 Priority::Normal => state.waiting_normal.push_back(sender),
+                Priority::Routine => state.waiting_routine.push_back(sender),
             }
         }
         Self::hand_out(gate);
@@ -81,20 +85,25 @@ impl Gate {
 impl State {
     fn next(&mut self, total: usize, kept: usize) -> Option<(oneshot::Sender<Permit>, Priority)> {
         self.waiting_wakes.retain(|sender| !sender.is_closed());
-        if self.wakes + self.normal >= total {
+        if self.wakes + self.others >= total {
             return None;
         }
         if let Some(sender) = self.waiting_wakes.pop_front() {
             self.wakes += 1;
             return Some((sender, Priority::Wake));
         }
-        if self.normal >= total - kept {
+        if self.others >= total - kept {
             return None;
         }
-        while let Some(sender) = self.waiting_normal.pop_front() {
-            if !sender.is_closed() {
-                self.normal += 1;
-                return Some((sender, Priority::Normal));
+        for (line, priority) in [
+            (&mut self.waiting_normal, Priority::Normal),
+            (&mut self.waiting_routine, Priority::Routine),
+        ] {
+            while let Some(sender) = line.pop_front() {
+                if !sender.is_closed() {
+                    self.others += 1;
+                    return Some((sender, priority));
+                }
             }
         }
         None
@@ -107,7 +116,7 @@ impl Drop for Permit {
             let mut state = self.gate.lock();
             match self.priority {
                 Priority::Wake => state.wakes -= 1,
-                Priority::Normal => state.normal -= 1,
+                Priority::Normal | Priority::Routine => state.others -= 1,
             }
         }
         Gate::hand_out(&self.gate);

@@ -76,13 +76,14 @@ async fn ordinary_calls_leave_room_for_wakes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_free_permit_goes_to_a_wake_before_ordinary_calls_that_came_earlier() {
+async fn a_free_permit_goes_to_the_most_urgent_call_whoever_came_first() {
     let calls = Calls::new(Throttle::new());
-    for _ in 0..MAX_CALLS {
+    // One after the other becomes free.
+    for held in 1..=MAX_CALLS as u64 {
         let calls = calls.clone();
         tokio::spawn(async move {
             let request = async {
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                tokio::time::sleep(Duration::from_millis(10 * held)).await;
                 Ok(())
             };
             calls.unary(Priority::Wake, "hold", request).await
@@ -101,9 +102,16 @@ async fn a_free_permit_goes_to_a_wake_before_ordinary_calls_that_came_earlier() 
                 .await
         }
     };
-    let (ordinary, wake) = tokio::join!(call(Priority::Normal), call(Priority::Wake));
-    assert_eq!((ordinary, wake), (Ok(()), Ok(())));
-    assert_eq!(*order.lock().unwrap(), [Priority::Wake, Priority::Normal]);
+    let (routine, ordinary, wake) = tokio::join!(
+        call(Priority::Routine),
+        call(Priority::Normal),
+        call(Priority::Wake)
+    );
+    assert_eq!((routine, ordinary, wake), (Ok(()), Ok(()), Ok(())));
+    assert_eq!(
+        *order.lock().unwrap(),
+        [Priority::Wake, Priority::Normal, Priority::Routine]
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -245,6 +245,17 @@ impl Field {
         Tally::follow(self.api(&hpas()), |_| true)
     }
 
+    /// Follows of which HPAs the HPA controller says that they scale, or that they do not.
+    pub(crate) fn scaling(&self, scales: bool) -> Tally {
+        let wanted = if scales { "True" } else { "False" };
+        Tally::follow(self.api(&hpas()), move |object| {
+            let conditions = object.data["status"]["conditions"].as_array();
+            let says =
+                |condition: &Value| condition["type"] == "ScalingActive" && condition["status"] == wanted;
+            conditions.is_some_and(|conditions| conditions.iter().any(says))
+        })
+    }
+
     /// Follows which targets have replicas.
     pub(crate) fn awake(&self) -> Tally {
         Tally::follow(self.api(&sleepers()), |object| {

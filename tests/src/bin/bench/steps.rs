@@ -29,6 +29,8 @@ const POLLING: u32 = 30;
 const HPA_SYNC: Duration = Duration::from_secs(15);
 /// How long the operator may take to take in that all objects changed.
 const DIGESTED: Duration = Duration::from_secs(300);
+/// How long the HPA controller may take to look at every HPA; it asks the API server 20 times per second.
+const REACHED: Duration = Duration::from_secs(900);
 const QUICK_POLLING: u32 = 5;
 const RATE: u32 = 1000;
 const LOAD: Duration = Duration::from_secs(15);
@@ -146,6 +148,17 @@ impl Bench<'_> {
         None
     }
 
+    /// Waits until the HPA controller has looked at every HPA: what it says of one changes the status of its object, which
+    /// is no write of an installation at rest. Says how long that took.
+    async fn reached(&self, scales: bool) -> String {
+        say("waiting for the HPA controller to look at every HPA");
+        let (began, scaling) = (Instant::now(), self.field.scaling(scales));
+        match scaling.reach("HPAs looked at", self.items.len(), REACHED).await {
+            Ok(()) => format!("all HPAs were looked at {:.0?} later", began.elapsed()),
+            Err(error) => format!("{error:#}"),
+        }
+    }
+
     /// `kind_COUNT_rest`.
     fn named(&self, kind: &str, rest: &str) -> String {
         let underscore = if rest.is_empty() { "" } else { "_" };
@@ -238,12 +251,13 @@ impl Bench<'_> {
     }
 
     async fn asleep(&mut self, pair: &Pair) -> Result<()> {
+        let reached = self.reached(false).await;
         say("asleep");
         sleep(SETTLE).await;
         let (reads, from) = (self.reads(), Timestamp::now());
         let used = cores(&[pair.leader, pair.follower], STEADY).await?;
         let note = format!(
-            "both replicas; leader {:.3}, follower {:.3}; {:.0} reads/s",
+            "both replicas; leader {:.3}, follower {:.3}; {:.0} reads/s; {reached}",
             used[0],
             used[1],
             per_second(self.reads() - reads)
@@ -305,6 +319,7 @@ impl Bench<'_> {
 
     async fn active(&mut self, pair: &Pair) -> Result<()> {
         let digested = self.digested().await;
+        let reached = self.reached(true).await;
         say("active, the HPA controller reading every 15 s");
         // Two syncs of the HPA controller more: it writes the status of each HPA that it now begins to read for.
         sleep(SETTLE + SETTLE / 2).await;
@@ -316,7 +331,7 @@ impl Bench<'_> {
         let after = groups.map(|group| self.source.reads(group));
         let digested = digested.map_or("not taken in".to_owned(), |took| format!("taken in {took:.0?}"));
         let note = format!(
-            "both replicas; leader {:.3}, follower {:.3}; {digested} after the intervals were changed",
+            "both replicas; leader {:.3}, follower {:.3}; {digested} after the intervals were changed; {reached}",
             used[0], used[1]
         );
         self.figures.add(
