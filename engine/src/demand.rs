@@ -113,6 +113,14 @@ impl DemandHub {
         route.scaling.replace(scaling) != Some(scaling)
     }
 
+    /// Whether there is any InterceptorRoute in a namespace.
+    #[must_use]
+    pub fn has_routes_in(&self, namespace: &str) -> bool {
+        let state = self.lock();
+        let mut routes = state.routes.iter();
+        routes.any(|(key, route)| &*key.namespace == namespace && route.scaling.is_some())
+    }
+
     /// Takes in that an InterceptorRoute is gone. Says whether it was there.
     pub fn remove_route(&self, key: &RouteKey) -> bool {
         let mut state = self.lock();

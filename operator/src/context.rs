@@ -15,6 +15,7 @@ use crate::events::Events;
 use crate::metrics::OperatorMetrics;
 use crate::neighbours::Neighbours;
 use crate::references::References;
+use crate::routes::RouteStores;
 use crate::status_book::StatusBook;
 
 /// Everything the operator's parts share.
@@ -54,6 +55,8 @@ pub struct Stores {
     pub scaled_objects: Watched<ScaledObject>,
     /// HPAs of the watched namespaces.
     pub hpas: Watched<HorizontalPodAutoscaler>,
+    /// InterceptorRoutes and what they name, where interceptors report to this process.
+    pub routes: Option<RouteStores>,
     /// TriggerAuthentications.
     pub trigger_authentications: Watched<TriggerAuthentication>,
     /// ClusterTriggerAuthentications.

@@ -5,6 +5,7 @@
 //!                                                                       ^  └── hold answers ─┐
 //! engine, before 1 -> 0 ── Interceptors::hold ─────────────────────> Sessions <──────────────┘
 //! pods of interceptors ── watch ── which of them exist ──────────────────────────────────> DemandHub
+//! session ── pods that requests wait for ──> GET ──> how they may be probed ──> session
 //! ```
 //!
 //! Every replica listens, and so a new leader's book is warm. Everything is bounded: connections, sessions, the size of a
@@ -13,6 +14,8 @@
 mod args;
 mod messages;
 mod pods;
+mod probe_spec;
+mod probes;
 mod reviewer;
 mod server;
 mod service;
@@ -24,6 +27,7 @@ mod tests;
 
 pub use args::DemandArgs;
 pub use pods::{InterceptorPod, follow_pods};
+pub use probes::{ClusterPods, ReadPods};
 pub use reviewer::{ReviewFailed, Reviewer, TokenReviewer};
 pub use server::serve;
 pub use service::DemandService;

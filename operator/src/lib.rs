@@ -34,6 +34,7 @@ pub mod pods;
 pub mod reconcile;
 pub mod references;
 pub mod release;
+pub mod routes;
 pub mod run;
 pub mod status;
 pub mod status_book;

@@ -6,24 +6,25 @@
 //! ```
 
 mod objects;
+mod watches;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use dormouse_api::{ClusterTriggerAuthentication, ScaledObject, TriggerAuthentication};
-use dormouse_engine::{Engine, Leadership, ObjectKey, Settings};
+use dormouse_core::routes::BuildOptions;
+use dormouse_engine::{Engine, Leadership, Settings};
 use dormouse_kubernetes::discovery::Discovery;
 use dormouse_kubernetes::lease::{self, LeaseConfig};
-use dormouse_kubernetes::{Change, Cluster, Priority, Queue, Watch, Watched};
+use dormouse_kubernetes::{Cluster, Priority};
 use dormouse_runtime::admin::{self, Readiness};
 use dormouse_runtime::telemetry::{self, LogOptions};
 use dormouse_runtime::{Metrics, Supervisor, shutdown};
+use dormouse_scalers::DemandSource;
 use dormouse_scalers::clients::{Clients, ClientsConfig, EgressRules};
 use dormouse_translate::parameters::ResolverSettings;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
-use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use kube::Api;
 use kube::api::PostParams;
 use tokio::net::TcpListener;
@@ -31,10 +32,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::args::OperatorArgs;
-use crate::authentications;
 use crate::certificates::{RotationSettings, ServingCertificate};
-use crate::changes::{self, Seen};
-use crate::context::{Context, Stores, VERSION, engine_key};
+use crate::changes;
+use crate::context::{Context, VERSION};
 use crate::debug::DebugPage;
 use crate::demand::DemandParts;
 use crate::egress::ApiServer;
@@ -45,10 +45,10 @@ use crate::leadership::Fence;
 use crate::metric_source::EngineMetrics;
 use crate::metrics::OperatorMetrics;
 use crate::metrics_api::{self, Gatekeeper, Limits};
-use crate::neighbours::Neighbours;
 use crate::peers::{Leader, TOKEN_FILE};
 use crate::pods::PodCounter;
 use crate::references::References;
+use crate::routes::RouteStatuses;
 use crate::status_book::StatusBook;
 use crate::work::Work;
 
@@ -207,7 +207,8 @@ fn assemble(
 ) -> Parts {
     let queues = Work::default();
     let stopping = supervisor.token();
-    let stores = watch_all(args, cluster, &queues, supervisor);
+    let demand = DemandParts::new(&args.demand, &args.pod_namespace);
+    let stores = watches::start(args, cluster, &queues, &demand, supervisor);
     let (client, calls) = (cluster.client.clone(), cluster.calls.clone());
     let waiting = queues.objects.clone();
     let (events, write_events) =
@@ -257,9 +258,10 @@ fn assemble(
             calls: calls.clone(),
         })),
     );
-    let demand = DemandParts::new(&args.demand, &args.pod_namespace);
+    let interceptors = args.demand.demand_bind_address.is_some();
     let settings = Settings {
-        demand: Some(Arc::new(demand.hub.clone())),
+        // Without a place to report to, no demand would ever be known.
+        demand: interceptors.then(|| Arc::new(demand.hub.clone()) as Arc<dyn DemandSource>),
         pods: Some(Arc::new(PodCounter {
             client: client.clone(),
             calls: calls.clone(),
@@ -296,6 +298,23 @@ fn assemble(
         },
         authentications: changes::Generations::default(),
     });
+    if let Some(routes) = &cx.stores.routes {
+        let statuses = RouteStatuses {
+            stores: routes.clone(),
+            scaled_objects: cx.stores.scaled_objects.clone(),
+            users: demand.users.clone(),
+            options: BuildOptions {
+                hosts_across_namespaces: args.demand.hosts_across_namespaces,
+            },
+            client: cx.client.clone(),
+            calls: cx.calls.clone(),
+            leadership: cx.leadership.clone(),
+        };
+        supervisor.spawn(
+            "statuses of InterceptorRoutes",
+            until(stopping.clone(), statuses.follow()),
+        );
+    }
     supervisor.spawn(
         "undecodable objects",
         queues.undecodable.clone().run(cx.clone(), stopping),
@@ -307,121 +326,6 @@ fn assemble(
         demand,
         certificate: ServingCertificate::new(),
     }
-}
-
-/// Starts the watches. Each change that is worth it puts a key into a queue; nothing else happens on the watches' tasks.
-fn watch_all(args: &OperatorArgs, cluster: &Cluster, queues: &Work, supervisor: &mut Supervisor) -> Stores {
-    let (client, scope) = (&cluster.client, &args.watch_namespace);
-    let neighbours = Neighbours::default();
-    let (seen_objects, seen_hpas) = (Seen::default(), Seen::default());
-    let (seen, work, undecodable) = (seen_objects.clone(), queues.clone(), queues.undecodable.clone());
-    let index = neighbours.clone();
-    let scaled_objects = Watch::<ScaledObject>::within(client, scope)
-        .labels(&args.watch_label_selector)
-        .on_change(move |key, change| {
-            work.undecodable.no_longer(&engine_key(key));
-            if let Change::Applied(_) = change {
-                work.statuses.add(engine_key(key));
-            }
-            match change {
-                Change::Deleted(_) => index.forget_object(key),
-                Change::Applied(object) => index.note_object(key, object),
-            }
-            if let Change::Deleted(_) = change {
-                seen.forget(key);
-            } else if !seen.is_news(key, changes::of_scaled_object(change.object())) {
-                return;
-            }
-            work.objects.add(engine_key(key));
-            let object = change.object();
-            authentications::used_by::<TriggerAuthentication>(object)
-                .into_iter()
-                .for_each(|k| work.authentications.add(k));
-            for key in authentications::used_by::<ClusterTriggerAuthentication>(object) {
-                work.cluster_authentications.add(key);
-            }
-        })
-        .on_undecodable(move |object| undecodable.seen(object));
-    let (scaled_objects, task) = scaled_objects.start();
-    supervisor.spawn("watch of ScaledObjects", until(supervisor.token(), task));
-    let (seen, work, index) = (seen_hpas.clone(), queues.clone(), neighbours.clone());
-    let hpas = Watch::<HorizontalPodAutoscaler>::within(client, scope).on_change(move |key, change| {
-        match change {
-            Change::Deleted(_) => index.forget_hpa(key),
-            Change::Applied(hpa) => index.note_hpa(key, hpa),
-        }
-        if let Change::Deleted(_) = change {
-            seen.forget(key);
-        } else if !seen.is_news(key, changes::of_hpa(change.object())) {
-            return;
-        }
-        let hpa = change.object();
-        let owners = hpa.metadata.owner_references.iter().flatten();
-        let mut owners =
-            owners.filter(|owner| owner.kind == "ScaledObject" && owner.controller == Some(true));
-        if let Some(owner) = owners.next() {
-            return work
-                .objects
-                .add(ObjectKey::new(&*key.namespace, owner.name.as_str()));
-        }
-        // An HPA of someone else's: the objects on its target have to be judged again.
-        let Some(target) = hpa.spec.as_ref().map(|spec| &spec.scale_target_ref.name) else {
-            return;
-        };
-        let target = dormouse_kubernetes::ObjectKey::new(key.namespace.clone(), target.as_str());
-        for object in index.objects_on(&target) {
-            work.objects.add(engine_key(&object));
-        }
-    });
-    let (hpas, task) = hpas.start();
-    supervisor.spawn("watch of HPAs", until(supervisor.token(), task));
-    let labels = &args.watch_label_selector_for_triggerauth;
-    let authentications = Watch::<TriggerAuthentication>::within(client, scope).labels(labels);
-    let trigger_authentications = watch_authentications(
-        authentications,
-        queues.authentications.clone(),
-        &scaled_objects,
-        queues,
-        supervisor,
-    );
-    let authentications = Watch::<ClusterTriggerAuthentication>::all(client).labels(labels);
-    let work = queues.cluster_authentications.clone();
-    let cluster_trigger_authentications =
-        watch_authentications(authentications, work, &scaled_objects, queues, supervisor);
-    Stores {
-        scaled_objects,
-        hpas,
-        trigger_authentications,
-        cluster_trigger_authentications,
-        seen_objects,
-        seen_hpas,
-        neighbours,
-    }
-}
-
-/// A changed authentication is looked at itself, and so are the objects that use it.
-fn watch_authentications<K: authentications::Authentication>(
-    watch: Watch<K>,
-    own: Queue<dormouse_kubernetes::ObjectKey>,
-    objects: &Watched<ScaledObject>,
-    queues: &Work,
-    supervisor: &mut Supervisor,
-) -> Watched<K> {
-    let (seen, objects, work) = (Seen::default(), objects.clone(), queues.objects.clone());
-    let watch = watch.on_change(move |key, change| {
-        if let Change::Deleted(_) = change {
-            seen.forget(key);
-        } else if !seen.is_news(key, changes::of_generation_and_metadata(change.object().meta())) {
-            return;
-        }
-        own.add(key.clone());
-        for user in authentications::users::<K>(&objects, key) {
-            work.add(engine_key(&user));
-        }
-    });
-    let (watched, task) = watch.start();
-    supervisor.spawn("watch of authentications", until(supervisor.token(), task));
-    watched
 }
 
 async fn serve_metrics_api(

@@ -211,7 +211,7 @@ fn difference(from: &ScaledObjectStatus, to: &ScaledObjectStatus) -> Option<Valu
 }
 
 /// Whether `seen` is an older version than `known`. API servers count versions up; where one does not, everything is news.
-fn is_older(seen: Option<&str>, known: Option<&str>) -> bool {
+pub(crate) fn is_older(seen: Option<&str>, known: Option<&str>) -> bool {
     let number = |version: Option<&str>| version.and_then(|version| version.parse::<u128>().ok());
     matches!((number(seen), number(known)), (Some(seen), Some(known)) if seen < known)
 }

@@ -1,6 +1,9 @@
 //! Where the demand for HTTP routes is known: in the process that interceptors report to.
 
+use std::num::NonZeroU32;
+
 use dormouse_core::demand::{Demand, RateWindow, RouteKey};
+use dormouse_core::routes::settings::ScalingMetric;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 
@@ -40,4 +43,48 @@ pub struct RateScaling {
     pub target: u32,
     /// How the rate is averaged.
     pub window: RateWindow,
+}
+
+impl From<ScalingMetric> for RouteScaling {
+    fn from(metric: ScalingMetric) -> Self {
+        Self {
+            concurrency: metric.concurrency.map(NonZeroU32::get),
+            rate: metric.request_rate.map(|rate| RateScaling {
+                target: rate.target().get(),
+                window: RateWindow::new(rate.window(), rate.granularity()),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use dormouse_core::routes::settings::RequestRate;
+
+    use super::*;
+
+    #[test]
+    fn a_scaling_metric_is_taken_over_with_its_window() {
+        let target = NonZeroU32::new(7);
+        let (minute, second) = (Duration::from_secs(60), Duration::from_secs(1));
+        let rate = RequestRate::try_new(NonZeroU32::MIN, minute, second).unwrap();
+        let both = ScalingMetric {
+            concurrency: target,
+            request_rate: Some(rate),
+        };
+        let scaling = RouteScaling::from(both);
+        assert_eq!(scaling.concurrency, Some(7));
+        let expected = RateScaling {
+            target: 1,
+            window: RateWindow::new(minute, second),
+        };
+        assert_eq!(scaling.rate, Some(expected));
+        let neither = RouteScaling {
+            concurrency: None,
+            rate: None,
+        };
+        assert_eq!(RouteScaling::from(ScalingMetric::default()), neither);
+    }
 }

@@ -19,6 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, info};
 
 use super::messages;
+use super::probes::{PodBooth, ReadPods, Wanted};
 use super::reviewer::Reviewer;
 use super::server::InUse;
 use super::sessions::{Opened, Outbox, Sessions};
@@ -35,16 +36,24 @@ pub struct DemandService {
     hub: DemandHub,
     sessions: Sessions,
     reviewer: Arc<dyn Reviewer>,
+    booth: PodBooth,
 }
 
 impl DemandService {
-    /// Feeds `hub` with what is said in sessions, which are entered into `sessions`.
+    /// Feeds `hub` with what is said in sessions, which are entered into `sessions`; what interceptors want to know of pods is
+    /// read by `pods`.
     #[must_use]
-    pub fn new(hub: DemandHub, sessions: Sessions, reviewer: Arc<dyn Reviewer>) -> Self {
+    pub fn new(
+        hub: DemandHub,
+        sessions: Sessions,
+        reviewer: Arc<dyn Reviewer>,
+        pods: Arc<dyn ReadPods>,
+    ) -> Self {
         Self {
             hub,
             sessions,
             reviewer,
+            booth: PodBooth::new(pods),
         }
     }
 
@@ -79,6 +88,8 @@ impl Demand for DemandService {
             hub: self.hub.clone(),
             outbox,
             process: None,
+            booth: self.booth.clone(),
+            wanted: Wanted::default(),
         };
         let reader = tokio::spawn(session.run(request.into_inner()));
         Ok(Response::new(Outbound {
@@ -111,6 +122,9 @@ struct Session {
     outbox: Outbox,
     /// The number of the interceptor's process, once it has said hello.
     process: Option<u64>,
+    booth: PodBooth,
+    /// The pods it wants to know of; ends with the session.
+    wanted: Wanted,
 }
 
 impl Session {
@@ -167,6 +181,9 @@ impl Session {
             Message::HoldAnswer(answer) => self.opened.answer(answer),
             Message::PodsWanted(wanted) => {
                 debug!(%reporter, pods = wanted.pods.len(), "probes were asked for");
+                let (hub, booth) = (&self.hub, &self.booth);
+                let serves = |namespace: &str| hub.has_routes_in(namespace);
+                self.wanted.replace(wanted, booth, &self.outbox, serves);
             }
         }
         Ok(())

@@ -11,16 +11,20 @@ use tokio::net::TcpListener;
 
 use super::args::DemandArgs;
 use super::pods::follow_pods;
+use super::probes::ClusterPods;
 use super::reviewer::TokenReviewer;
 use super::server::serve;
 use super::service::DemandService;
 use super::sessions::Sessions;
+use crate::routes::RouteUsers;
 
 /// The demand that interceptors report to this process, and the interceptors.
 #[derive(Clone)]
 pub struct DemandParts {
     /// What is known.
     pub hub: DemandHub,
+    /// Which ScaledObjects scale on which routes.
+    pub users: RouteUsers,
     sessions: Sessions,
 }
 
@@ -32,6 +36,7 @@ impl DemandParts {
         let aliases = args.external_scaler_aliases.clone();
         let addresses = OwnAddresses::new(&*args.external_scaler_service, namespace, aliases);
         Self {
+            users: RouteUsers::new(addresses.clone()),
             hub: DemandHub::new(addresses, Arc::new(sessions.clone())),
             sessions,
         }
@@ -50,7 +55,12 @@ impl DemandParts {
         let user = |account: &String| format!("system:serviceaccount:{namespace}:{account}");
         let users = args.interceptor_service_accounts.iter().map(user);
         let reviewer = TokenReviewer::new(cluster.client.clone(), cluster.calls.clone(), users);
-        let service = DemandService::new(self.hub.clone(), self.sessions.clone(), Arc::new(reviewer));
+        let pods = ClusterPods {
+            client: cluster.client.clone(),
+            calls: cluster.calls.clone(),
+        };
+        let (hub, sessions) = (self.hub.clone(), self.sessions.clone());
+        let service = DemandService::new(hub, sessions, Arc::new(reviewer), Arc::new(pods));
         let stop = supervisor.token().cancelled_owned();
         supervisor.spawn("demand server", serve(listener, certificate, service, stop));
         let stopping = supervisor.token();

@@ -10,6 +10,7 @@ use tracing::{info, warn};
 use super::Parts;
 use crate::context::Context;
 use crate::leadership::Fence;
+use crate::routes::RouteStores;
 use crate::work::{Work, or_later};
 use crate::{authentications, reconcile};
 
@@ -34,6 +35,10 @@ pub(super) async fn work(
     let all_synced = async {
         stores.scaled_objects.synced().await;
         stores.hpas.synced().await;
+        if let Some(RouteStores { routes, .. }) = &stores.routes {
+            // An object that scales on a route would seem to name one that is not there.
+            routes.synced().await;
+        }
         stores.trigger_authentications.synced().await;
         stores.cluster_trigger_authentications.synced().await;
     };

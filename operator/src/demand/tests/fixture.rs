@@ -1,27 +1,33 @@
 //! A running server, and interceptors that say what a test wants.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use dormouse_core::demand::RouteKey;
 use dormouse_engine::DemandHub;
+use dormouse_kubernetes::CallError;
 use dormouse_scalers::{OwnAddresses, RouteScaling};
 use dormouse_wire::demand::demand_client::DemandClient;
 use dormouse_wire::demand::from_interceptor::Message as Said;
 use dormouse_wire::demand::from_operator::Message as Heard;
 use dormouse_wire::demand::hold_release::Outcome;
-use dormouse_wire::demand::{FromInterceptor, FromOperator, Hello, HoldRequest, Report, Route, RouteDemand};
+use dormouse_wire::demand::{
+    FromInterceptor, FromOperator, Hello, HoldRequest, PodProbe, Report, Route, RouteDemand,
+};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use k8s_openapi::api::core::v1::Pod;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -30,7 +36,7 @@ use tokio_rustls::TlsConnector;
 use tonic::body::Body;
 use tonic::{Request, Status, Streaming};
 
-use super::super::{DemandService, ReviewFailed, Reviewer, Sessions, serve};
+use super::super::{DemandService, ReadPods, ReviewFailed, Reviewer, Sessions, serve};
 
 const HOST: &str = "keda-operator.keda.svc";
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -76,6 +82,34 @@ impl Reviewer for Scripted {
     }
 }
 
+/// The pods of a cluster, by name.
+#[derive(Default)]
+pub(super) struct Pods {
+    pub(super) there: Mutex<HashMap<String, Pod>>,
+    /// The names of those that were read.
+    pub(super) read: Mutex<Vec<String>>,
+}
+
+impl Pods {
+    pub(super) fn set(&self, pod: Value) {
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        let name = pod.metadata.name.clone().unwrap();
+        self.there.lock().unwrap().insert(name, pod);
+    }
+}
+
+impl ReadPods for Pods {
+    fn pod<'a>(
+        &'a self,
+        _namespace: &'a str,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Pod>, CallError>> {
+        self.read.lock().unwrap().push(name.to_owned());
+        let pod = self.there.lock().unwrap().get(name).cloned();
+        async move { Ok(pod) }.boxed()
+    }
+}
+
 #[derive(Debug)]
 struct Fixed(Arc<CertifiedKey>);
 
@@ -88,6 +122,7 @@ impl ResolvesServerCert for Fixed {
 pub(super) struct Operator {
     pub(super) hub: DemandHub,
     pub(super) sessions: Sessions,
+    pub(super) pods: Arc<Pods>,
     address: SocketAddr,
     trusted: CertificateDer<'static>,
     stop: oneshot::Sender<()>,
@@ -113,7 +148,8 @@ impl Operator {
                 rate: None,
             },
         );
-        let service = DemandService::new(hub.clone(), sessions.clone(), Arc::new(Scripted));
+        let pods = Arc::new(Pods::default());
+        let service = DemandService::new(hub.clone(), sessions.clone(), Arc::new(Scripted), pods.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
@@ -127,6 +163,7 @@ impl Operator {
         Self {
             hub,
             sessions,
+            pods,
             address,
             trusted: cert.der().clone(),
             stop,
@@ -240,6 +277,14 @@ impl Interceptor {
     pub(super) async fn released(&mut self) -> Outcome {
         match self.next().await {
             Ok(Some(Heard::Release(release))) => release.outcome(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// How the next pod may be probed.
+    pub(super) async fn told_of_pod(&mut self) -> PodProbe {
+        match self.next().await {
+            Ok(Some(Heard::ProbeSpecs(mut specs))) if specs.pods.len() == 1 => specs.pods.remove(0),
             other => panic!("{other:?}"),
         }
     }

@@ -1,0 +1,300 @@
+//! How a pod may be probed from outside, by what its containers say.
+//!
+//! The kubelet decides wherever an answer from outside does not mean what it means to the kubelet: with a probe that names a
+//! host or is a command or gRPC, with a success threshold above 1, a readiness gate, several probed containers, the network
+//! of the node, or the sidecar of a mesh, which the kubelet passes by and nobody else can.
+
+use dormouse_wire::demand::{self as wire, Header, HttpCheck, PodProbe, TcpCheck, probe};
+use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Pod, Probe};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+/// What Kubernetes fills in for a probe without a deadline.
+const DEFAULT_TIMEOUT_SECONDS: i32 = 1;
+/// Containers that take in what comes for the others.
+const SIDECARS: &[&str] = &[
+    "istio-proxy",
+    "linkerd-proxy",
+    "kuma-sidecar",
+    "consul-dataplane",
+    "envoy-sidecar",
+    "osm-envoy-bootstrap",
+];
+/// Marks that meshes leave on the pods whose traffic they take in.
+const MESHES: &[&str] = &[
+    "sidecar.istio.io/status",
+    "linkerd.io/proxy-version",
+    "kuma.io/sidecar-injected",
+    "consul.hashicorp.com/connect-inject-status",
+    "ambient.istio.io/redirection",
+];
+
+/// What interceptors are told of a pod, and whether that is all there will be.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) probe: PodProbe,
+    /// The container was started, or when it is makes no difference.
+    pub(super) complete: bool,
+}
+
+/// How `pod` may be probed; without a readiness probe where the kubelet decides.
+pub(super) fn of(name: wire::Pod, pod: &Pod) -> Told {
+    let Some((container, startup, readiness)) = from_outside(pod) else {
+        let probe = PodProbe {
+            pod: Some(name),
+            ..PodProbe::default()
+        };
+        return Told {
+            probe,
+            complete: true,
+        };
+    };
+    let started = started_millis(pod, &container.name);
+    let delayed = [startup.as_ref(), Some(&readiness)]
+        .into_iter()
+        .flatten()
+        .any(|probe| probe.initial_delay_millis > 0);
+    Told {
+        complete: started > 0 || !delayed,
+        probe: PodProbe {
+            pod: Some(name),
+            startup,
+            readiness: Some(readiness),
+            container_started_millis: started,
+        },
+    }
+}
+
+/// The one probed container, its startup probe if it has one, and its readiness probe; `None` where the kubelet decides.
+fn from_outside(pod: &Pod) -> Option<(&Container, Option<wire::Probe>, wire::Probe)> {
+    let spec = pod.spec.as_ref()?;
+    let annotations = pod.metadata.annotations.as_ref();
+    let in_mesh = annotations.is_some_and(|own| MESHES.iter().any(|mark| own.contains_key(*mark)));
+    let gated = spec
+        .readiness_gates
+        .as_ref()
+        .is_some_and(|gates| !gates.is_empty());
+    let ending = pod.metadata.deletion_timestamp.is_some();
+    if in_mesh || gated || ending || spec.host_network == Some(true) {
+        return None;
+    }
+    // Those that are done before the others begin are never probed; sidecars among them are.
+    let containers = || spec.init_containers.iter().flatten().chain(&spec.containers);
+    if containers().any(|container| SIDECARS.contains(&&*container.name)) {
+        return None;
+    }
+    let is_probed =
+        |container: &&Container| container.readiness_probe.is_some() || container.startup_probe.is_some();
+    let mut probed = containers().filter(is_probed);
+    let (container, None) = (probed.next()?, probed.next()) else {
+        return None;
+    };
+    let readiness = translate(container.readiness_probe.as_ref()?, container)?;
+    let startup = match &container.startup_probe {
+        Some(startup) => Some(translate(startup, container)?),
+        None => None,
+    };
+    Some((container, startup, readiness))
+}
+
+fn translate(spec: &Probe, container: &Container) -> Option<wire::Probe> {
+    if spec.success_threshold.unwrap_or(1) > 1 || spec.exec.is_some() || spec.grpc.is_some() {
+        return None;
+    }
+    let check = match (&spec.http_get, &spec.tcp_socket) {
+        (Some(get), None) => probe::Check::Http(request(get, container)?),
+        (None, Some(socket)) if is_none_or_empty(socket.host.as_ref()) => probe::Check::Tcp(TcpCheck {
+            port: port(&socket.port, container)?,
+        }),
+        _ => return None,
+    };
+    let timeout = spec.timeout_seconds.filter(|seconds| *seconds > 0);
+    Some(wire::Probe {
+        check: Some(check),
+        initial_delay_millis: millis(spec.initial_delay_seconds.unwrap_or(0)),
+        timeout_millis: millis(timeout.unwrap_or(DEFAULT_TIMEOUT_SECONDS)),
+    })
+}
+
+fn request(get: &HTTPGetAction, container: &Container) -> Option<HttpCheck> {
+    let tls = match get.scheme.as_deref() {
+        None | Some("" | "HTTP") => false,
+        Some("HTTPS") => true,
+        Some(_) => return None,
+    };
+    if !is_none_or_empty(get.host.as_ref()) {
+        return None;
+    }
+    let headers = get.http_headers.iter().flatten().map(|header| Header {
+        name: header.name.clone(),
+        value: header.value.clone(),
+    });
+    Some(HttpCheck {
+        port: port(&get.port, container)?,
+        path: get
+            .path
+            .clone()
+            .filter(|path| !path.is_empty())
+            .unwrap_or_else(|| "/".into()),
+        tls,
+        headers: headers.collect(),
+    })
+}
+
+fn port(port: &IntOrString, container: &Container) -> Option<u32> {
+    let number = match port {
+        IntOrString::Int(number) => *number,
+        IntOrString::String(name) => {
+            let mut ports = container.ports.iter().flatten();
+            let named = ports.find(|port| port.name.as_ref() == Some(name));
+            // As the kubelet has it: a name that no port has may still be a number.
+            named
+                .map(|port| port.container_port)
+                .or_else(|| name.parse().ok())?
+        }
+    };
+    u32::try_from(number)
+        .ok()
+        .filter(|number| (1..=65_535).contains(number))
+}
+
+/// When the container was started, at the latest: the API tells whole seconds. 0 where it does not run.
+fn started_millis(pod: &Pod, container: &str) -> i64 {
+    let status = pod.status.as_ref();
+    let lists = status.map(|status| [&status.container_statuses, &status.init_container_statuses]);
+    let mut statuses = lists.into_iter().flatten().flatten().flatten();
+    let running = statuses
+        .find(|status| status.name == container)
+        .and_then(|status| status.state.as_ref()?.running.as_ref()?.started_at.as_ref());
+    running.map_or(0, |started| started.0.as_millisecond() + 999)
+}
+
+fn is_none_or_empty(text: Option<&String>) -> bool {
+    text.is_none_or(String::is_empty)
+}
+
+fn millis(seconds: i32) -> u32 {
+    u32::try_from(seconds).unwrap_or(0).saturating_mul(1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(readiness: &Value) -> Value {
+        json!({
+            "metadata": {"name": "web-1", "namespace": "shop", "uid": "u1"},
+            "spec": {"containers": [
+                {"name": "helper"},
+                {"name": "app", "ports": [{"name": "http", "containerPort": 8080}], "readinessProbe": readiness},
+            ]},
+            "status": {"containerStatuses": [
+                {"name": "helper", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+                 "state": {"running": {"startedAt": "2026-11-21T00:00:00Z"}}},
+                {"name": "app", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                 "state": {"running": {"startedAt": "2026-11-21T00:00:10Z"}}},
+            ]},
+        })
+    }
+
+    fn told(pod: Value) -> Told {
+        of(wire::Pod::default(), &serde_json::from_value(pod).unwrap())
+    }
+
+    #[test]
+    fn an_http_probe_is_told_with_its_defaults_and_its_named_port() {
+        let headers = json!([{"name": "Host", "value": "web"}]);
+        let readiness = json!({
+            "httpGet": {"path": "/ready?full", "port": "http", "scheme": "HTTPS", "httpHeaders": headers},
+            "initialDelaySeconds": 3,
+        });
+        let Told { probe, complete } = told(pod(&readiness));
+        assert!(complete);
+        // 2026-11-21T00:00:10Z, and all of that second.
+        assert_eq!(probe.container_started_millis, 1_795_219_210_999);
+        assert_eq!(probe.startup, None);
+        let expected = wire::Probe {
+            check: Some(probe::Check::Http(HttpCheck {
+                port: 8080,
+                path: "/ready?full".to_owned(),
+                tls: true,
+                headers: vec![Header {
+                    name: "Host".to_owned(),
+                    value: "web".to_owned(),
+                }],
+            })),
+            initial_delay_millis: 3_000,
+            timeout_millis: 1_000,
+        };
+        assert_eq!(probe.readiness, Some(expected));
+    }
+
+    #[test]
+    fn a_startup_probe_is_told_too() {
+        let mut pod = pod(&json!({"tcpSocket": {"port": 9000}, "timeoutSeconds": 5}));
+        pod["spec"]["containers"][1]["startupProbe"] = json!({"httpGet": {"port": 8080}});
+        let probe = told(pod).probe;
+        let readiness = probe.readiness.unwrap();
+        assert_eq!(readiness.check, Some(probe::Check::Tcp(TcpCheck { port: 9000 })));
+        assert_eq!(readiness.timeout_millis, 5_000);
+        let Some(probe::Check::Http(startup)) = probe.startup.unwrap().check else {
+            unreachable!()
+        };
+        assert_eq!((startup.port, &*startup.path, startup.tls), (8080, "/", false));
+    }
+
+    #[test]
+    fn a_delay_is_told_again_when_the_container_was_started() {
+        let start_later = |readiness: Value| {
+            let mut pod = pod(&readiness);
+            pod["status"]["containerStatuses"][1]["state"] =
+                json!({"waiting": {"reason": "ContainerCreating"}});
+            told(pod)
+        };
+        let delayed = start_later(json!({"tcpSocket": {"port": 80}, "initialDelaySeconds": 1}));
+        assert!(!delayed.complete && delayed.probe.container_started_millis == 0);
+        assert!(start_later(json!({"tcpSocket": {"port": 80}})).complete);
+    }
+
+    #[test]
+    fn the_kubelet_decides_where_an_answer_means_something_else() {
+        let tcp = json!({"tcpSocket": {"port": 80}});
+        assert!(told(pod(&tcp)).probe.readiness.is_some());
+        for readiness in [
+            json!(null),
+            json!({"exec": {"command": ["true"]}}),
+            json!({"grpc": {"port": 80}}),
+            json!({"tcpSocket": {"port": 80}, "successThreshold": 2}),
+            json!({"tcpSocket": {"port": 80, "host": "10.0.0.1"}}),
+            json!({"tcpSocket": {"port": "nobody"}}),
+            json!({"tcpSocket": {"port": 0}}),
+            json!({"httpGet": {"port": 80, "host": "web"}}),
+            json!({"httpGet": {"port": 80, "scheme": "SPDY"}}),
+        ] {
+            let told = told(pod(&readiness));
+            assert_eq!(told.probe.readiness, None, "{readiness}");
+            assert!(told.complete);
+        }
+        let mark = json!({"sidecar.istio.io/status": "{}"});
+        for (pointer, key, value) in [
+            ("/metadata", "annotations", mark),
+            ("/metadata", "deletionTimestamp", json!("2026-11-21T00:00:00Z")),
+            ("/spec", "readinessGates", json!([{"conditionType": "x"}])),
+            ("/spec", "hostNetwork", json!(true)),
+            ("/spec", "initContainers", json!([{"name": "linkerd-proxy"}])),
+            ("/spec/containers/0", "readinessProbe", tcp.clone()),
+            ("/spec/containers/0", "startupProbe", tcp.clone()),
+            ("/spec/containers/0", "name", json!("istio-proxy")),
+            (
+                "/spec/containers/1",
+                "startupProbe",
+                json!({"exec": {"command": ["true"]}}),
+            ),
+        ] {
+            let mut pod = pod(&tcp);
+            pod.pointer_mut(pointer).unwrap()[key] = value;
+            assert_eq!(told(pod.clone()).probe.readiness, None, "{pod}");
+        }
+    }
+}

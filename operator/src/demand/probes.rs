@@ -1,0 +1,152 @@
+//! Tells interceptors how the pods may be probed that requests wait for.
+//!
+//! ```text
+//! PodsWanted ──> one task for each pod that is new: GET pod ──> probe_spec ──> ProbeSpecs
+//!                          └─ not started yet, and that matters: again, soon
+//! ```
+//!
+//! Pods are read one by one and only while they are wanted: nothing is watched for this. Interceptors face the internet and
+//! have no right to read pods; they learn of none in a namespace without a route.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dormouse_kubernetes::{CallError, Calls, Priority};
+use dormouse_wire::demand as wire;
+use dormouse_wire::demand::from_operator::Message;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, Client};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::debug;
+
+use super::messages::to_interceptor;
+use super::probe_spec;
+use super::sessions::Outbox;
+
+/// Pods of which one interceptor is told at once; the others it leaves to the kubelet.
+const MOST_PODS: usize = 1000;
+/// Pods read at once, for all interceptors.
+const READS: usize = 16;
+/// How soon a pod is looked at again, at first and at last.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// How long the interceptor may take to take a message in.
+const SEND: Duration = Duration::from_secs(3);
+
+/// Reads pods.
+pub trait ReadPods: Send + Sync {
+    /// The pod of that name, if it is there.
+    fn pod<'a>(&'a self, namespace: &'a str, name: &'a str) -> BoxFuture<'a, Result<Option<Pod>, CallError>>;
+}
+
+/// Asks the API server.
+pub struct ClusterPods {
+    /// Its client.
+    pub client: Client,
+    /// Its bounded calls.
+    pub calls: Calls,
+}
+
+impl ReadPods for ClusterPods {
+    fn pod<'a>(&'a self, namespace: &'a str, name: &'a str) -> BoxFuture<'a, Result<Option<Pod>, CallError>> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        async move {
+            let read = api.get_opt(name);
+            self.calls
+                // Somebody waits for this pod.
+                .unary(Priority::Wake, "read a pod that requests wait for", read)
+                .await
+        }
+        .boxed()
+    }
+}
+
+/// Reads pods for all sessions. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct PodBooth {
+    pods: Arc<dyn ReadPods>,
+    reads: Arc<Semaphore>,
+}
+
+impl PodBooth {
+    pub(super) fn new(pods: Arc<dyn ReadPods>) -> Self {
+        Self {
+            pods,
+            reads: Arc::new(Semaphore::new(READS)),
+        }
+    }
+
+    /// The pod, if it is still the one that is meant.
+    async fn read(&self, name: &wire::Pod) -> Result<Option<Pod>, CallError> {
+        let _permit = self.reads.acquire().await;
+        let pod = self.pods.pod(&name.namespace, &name.name).await?;
+        Ok(pod.filter(|pod| pod.metadata.uid.as_ref() == Some(&name.uid)))
+    }
+
+    /// Tells of one pod until there is no more to tell.
+    async fn tell(self, name: wire::Pod, outbox: Outbox) {
+        let mut wait = AGAIN.0;
+        let mut before = None;
+        loop {
+            match self.read(&name).await {
+                Ok(None) => return,
+                Ok(Some(pod)) => {
+                    let probe_spec::Told { probe, complete } = probe_spec::of(name.clone(), &pod);
+                    if before.as_ref() != Some(&probe) {
+                        let specs = wire::ProbeSpecs {
+                            pods: vec![probe.clone()],
+                        };
+                        let message = to_interceptor(Message::ProbeSpecs(specs));
+                        if !matches!(timeout(SEND, outbox.send(Ok(message))).await, Ok(Ok(()))) {
+                            return;
+                        }
+                        before = Some(probe);
+                    }
+                    if complete {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    debug!(namespace = name.namespace, pod = name.name, %error, "a pod that requests wait for cannot be read");
+                }
+            }
+            sleep(wait).await;
+            wait = (wait * 2).min(AGAIN.1);
+        }
+    }
+}
+
+/// What one interceptor wants to know.
+#[derive(Default)]
+pub(super) struct Wanted {
+    telling: HashMap<(String, String, String), AbortOnDropHandle<()>>,
+}
+
+impl Wanted {
+    /// Takes in which pods are wanted from now on; those of other namespaces than `serves` says are passed over.
+    pub(super) fn replace(
+        &mut self,
+        wanted: wire::PodsWanted,
+        booth: &PodBooth,
+        outbox: &Outbox,
+        serves: impl Fn(&str) -> bool,
+    ) {
+        let mut before = std::mem::take(&mut self.telling);
+        let mut served: HashMap<String, bool> = HashMap::new();
+        for pod in wanted.pods.into_iter().take(MOST_PODS) {
+            let namespace = pod.namespace.clone();
+            if !*served.entry(namespace).or_insert_with_key(|name| serves(name)) {
+                continue;
+            }
+            let key = (pod.namespace.clone(), pod.name.clone(), pod.uid.clone());
+            let telling = before.remove(&key).unwrap_or_else(|| {
+                AbortOnDropHandle::new(tokio::spawn(booth.clone().tell(pod, outbox.clone())))
+            });
+            self.telling.insert(key, telling);
+        }
+    }
+}

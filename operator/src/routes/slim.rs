@@ -1,0 +1,106 @@
+//! Services and ConfigMaps as far as the status of routes depends on them.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use dormouse_kubernetes::slim::lean;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1 as full;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+/// A Service.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct Service {
+    /// Its name.
+    #[serde(default, deserialize_with = "lean")]
+    pub metadata: ObjectMeta,
+    /// Where it leads.
+    #[serde(default)]
+    pub spec: ServiceSpec,
+}
+
+/// The part of a Service's spec that is read.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ServiceSpec {
+    /// `ClusterIP`, `NodePort`, `LoadBalancer` or `ExternalName`.
+    #[serde(rename = "type")]
+    pub type_: String,
+    /// Its ports.
+    pub ports: Vec<ServicePort>,
+}
+
+/// A port of a Service.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ServicePort {
+    /// Its name; empty where the only port has none.
+    pub name: String,
+    /// Its number.
+    pub port: u16,
+    /// What is spoken there.
+    pub protocol: String,
+}
+
+/// A ConfigMap that routes may answer with: its keys alone.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Page {
+    /// Its name.
+    #[serde(default, deserialize_with = "lean")]
+    pub metadata: ObjectMeta,
+    /// The keys of its texts.
+    #[serde(default)]
+    pub data: Option<BTreeMap<String, IgnoredAny>>,
+    /// The keys of anything else.
+    #[serde(default)]
+    pub binary_data: Option<BTreeMap<String, IgnoredAny>>,
+}
+
+impl Page {
+    /// Whether there is anything under this key.
+    #[must_use]
+    pub fn has(&self, key: &str) -> bool {
+        let mut values = self.data.iter().chain(&self.binary_data);
+        values.any(|values| values.contains_key(key))
+    }
+}
+
+macro_rules! resource {
+    ($slim:ty, $full:ty) => {
+        impl Resource for $slim {
+            type DynamicType = ();
+            type Scope = NamespaceResourceScope;
+
+            fn kind((): &()) -> Cow<'_, str> {
+                <$full>::kind(&())
+            }
+
+            fn group((): &()) -> Cow<'_, str> {
+                <$full>::group(&())
+            }
+
+            fn version((): &()) -> Cow<'_, str> {
+                <$full>::version(&())
+            }
+
+            fn plural((): &()) -> Cow<'_, str> {
+                <$full>::plural(&())
+            }
+
+            fn meta(&self) -> &ObjectMeta {
+                &self.metadata
+            }
+
+            fn meta_mut(&mut self) -> &mut ObjectMeta {
+                &mut self.metadata
+            }
+        }
+    };
+}
+
+resource!(Service, full::Service);
+resource!(Page, full::ConfigMap);
