@@ -32,6 +32,8 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 
+pub(crate) use material::pem;
+
 /// Names and times of the rotation.
 #[derive(Clone, Debug)]
 pub struct RotationSettings {
@@ -81,7 +83,7 @@ impl RotationSettings {
             validity,
             authority_validity: validity.max(Duration::from_hours(24 * 365 * 10)),
             rotate_at: 2.0 / 3.0,
-            propagation: (validity / 6).min(Duration::from_secs(15)),
+            propagation: (validity / 6).min(Duration::from_mins(2)),
             overlap: (validity / 6).min(Duration::from_hours(1)),
             check_every: (validity / 24).clamp(Duration::from_millis(100), Duration::from_secs(5)),
         }

@@ -4,6 +4,7 @@
 //! interceptor ─ TLS, token ─> server ─> Reviewer: whose pod is it? ─> session ── reports ──> DemandHub ─> engine
 //!                                                                       ^  └── hold answers ─┐
 //! engine, before 1 -> 0 ── Interceptors::hold ─────────────────────> Sessions <──────────────┘
+//! authorities of the certificate ─> ConfigMap, which interceptors mount
 //! pods of interceptors ── watch ── which of them exist ──────────────────────────────────> DemandHub
 //! session ── pods that requests wait for ──> GET ──> how they may be probed ──> session
 //! ```
@@ -12,6 +13,7 @@
 //! message, the routes in it, and the time in which something has to be heard.
 
 mod args;
+mod authorities;
 mod messages;
 mod pods;
 mod probe_spec;
@@ -26,6 +28,7 @@ mod start;
 mod tests;
 
 pub use args::DemandArgs;
+pub(crate) use authorities::Authorities;
 pub use pods::{InterceptorPod, follow_pods};
 pub use probes::{ClusterPods, ReadPods};
 pub use reviewer::{ReviewFailed, Reviewer, TokenReviewer};

@@ -36,7 +36,7 @@ use crate::certificates::{RotationSettings, ServingCertificate};
 use crate::changes;
 use crate::context::{Context, VERSION};
 use crate::debug::DebugPage;
-use crate::demand::DemandParts;
+use crate::demand::{Authorities, DemandParts};
 use crate::egress::ApiServer;
 use crate::endpoints::SliceEndpoints;
 use crate::events::Events;
@@ -125,6 +125,17 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
             listener,
             certificate,
             &mut supervisor,
+        );
+        let authorities = Authorities {
+            api: Api::namespaced(cluster.client.clone(), namespace),
+            name: args.demand.ca_config_map_name.clone(),
+            calls: cluster.calls.clone(),
+            leadership: parts.cx.leadership.clone(),
+            known: parts.certificate.authorities(),
+        };
+        supervisor.spawn(
+            "authorities for interceptors",
+            until(stopping.clone(), authorities.publish()),
         );
     }
     serve_metrics_api(

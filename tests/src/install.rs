@@ -48,6 +48,7 @@ impl Installation {
         let values = vec![
             "metricsServer.enabled=false".to_owned(),
             "crds.install=false".to_owned(),
+            "interceptor.enabled=false".to_owned(),
             format!("watchNamespace={namespace}"),
             format!("serviceAccount.operator.name={name}"),
         ];
@@ -146,6 +147,10 @@ impl Installation {
             "image.pullPolicy=Never".to_owned(),
             "logging.operator.level=debug".to_owned(),
             "resources.operator.requests.cpu=50m".to_owned(),
+            "logging.interceptor.level=debug".to_owned(),
+            "interceptor.replicas.min=1".to_owned(),
+            "resources.interceptor.requests.cpu=50m".to_owned(),
+            format!("podAnnotations.interceptor.dormouse\\.dev/build={}", build()),
             format!("operator.name={}", self.name),
             format!("podAnnotations.keda.dormouse\\.dev/build={}", build()),
         ];

@@ -39,7 +39,12 @@ async fn no_right_can_be_taken_away() -> Result<()> {
     }
     let mut shares: Vec<Vec<_>> = vec![Vec::new(); LANES];
     let mut count = 0;
-    let rights = lanes[0].rights().await?;
+    let mut rights = lanes[0].rights().await?;
+    for right in lanes[1].rights().await? {
+        if right.lane().is_some() && !rights.contains(&right) {
+            rights.push(right);
+        }
+    }
     for right in rights.iter().filter(|right| !right.is_for_older_servers(&rights)) {
         shares[right.lane().unwrap_or(count % LANES)].push(right.clone());
         count += 1;

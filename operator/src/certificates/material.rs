@@ -288,7 +288,7 @@ fn text<'a>(data: &'a BTreeMap<String, ByteString>, key: &'static str) -> Result
     })
 }
 
-fn pem(certificate: &CertificateDer<'_>) -> String {
+pub(crate) fn pem(certificate: &CertificateDer<'_>) -> String {
     use base64::Engine;
     let body = base64::engine::general_purpose::STANDARD.encode(certificate);
     let lines = body.as_bytes().chunks(64).map(String::from_utf8_lossy);

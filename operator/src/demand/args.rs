@@ -10,6 +10,10 @@ pub struct DemandArgs {
     /// Where interceptors report their demand; without it, none can.
     #[arg(long)]
     pub demand_bind_address: Option<BindAddress>,
+    /// ConfigMap in the operator's namespace that is made to hold the authorities of the operator's certificate, for
+    /// interceptors to trust.
+    #[arg(long, default_value = "kedaorg-ca")]
+    pub ca_config_map_name: String,
     /// Label selector of the interceptors' pods, in the operator's namespace.
     #[arg(long, default_value = "app.kubernetes.io/component=interceptor")]
     pub interceptor_selector: String,

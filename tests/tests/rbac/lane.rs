@@ -21,6 +21,9 @@ const SEEN: Duration = Duration::from_secs(45);
 /// The audit policy of the test cluster notes everything that service accounts of these namespaces do.
 const HOME: &str = "dormouse-rbac";
 
+/// What the name of an interceptor has after the operator's.
+const INTERCEPTOR: &str = "-interceptor";
+
 pub(crate) struct Lane {
     cluster: Cluster,
     number: usize,
@@ -38,7 +41,9 @@ impl Lane {
         let mut installation = Installation::within(&home)
             .set(format!("watchNamespace={}", watched.name()))
             .set(format!("watchLabelSelectorForTriggerauth=lane={number}"))
-            .set("rbac.enabledCustomScaledRefKinds=false");
+            .set("rbac.enabledCustomScaledRefKinds=false")
+            .set("interceptor.enabled=true")
+            .set(format!("interceptor.name=operator-{home}{INTERCEPTOR}"));
         if metrics {
             installation = installation.set("metricsServer.enabled=true");
         }
@@ -60,12 +65,14 @@ impl Lane {
         self.installation.name()
     }
 
-    fn user(&self) -> String {
-        format!(
-            "system:serviceaccount:{}:{}",
-            self.installation.namespace(),
-            self.installation.name()
-        )
+    /// The name of whom a right is for: his ServiceAccount's, and his pods' label.
+    fn holder(&self, right: &Right) -> String {
+        let suffix = if right.role == INTERCEPTOR {
+            INTERCEPTOR
+        } else {
+            ""
+        };
+        format!("{}{suffix}", self.installation.name())
     }
 
     /// The rights of all roles that the chart made for this operator.
@@ -88,6 +95,7 @@ impl Lane {
         vec![
             Role::Cluster(name.to_owned()),
             Role::Cluster(format!("{name}-cluster")),
+            Role::Cluster(format!("{name}{INTERCEPTOR}")),
             namespaced("default", format!("{name}-api-server")),
             namespaced(self.installation.namespace(), name.to_owned()),
         ]
@@ -169,9 +177,13 @@ impl Lane {
         };
         if right.is_asked_for_at_the_start() {
             tour.forget_what_was_kept(right).await?;
-            self.restart().await?;
+            self.restart(&self.holder(right)).await?;
         }
-        let user = self.user();
+        let user = format!(
+            "system:serviceaccount:{}:{}",
+            self.installation.namespace(),
+            self.holder(right)
+        );
         let seen = until("the refusal", SEEN, async || {
             ensure!(audit.shows_refusal(&user, right)?, "none yet");
             Ok(())
@@ -201,18 +213,18 @@ impl Lane {
         bail!("no role of {} grants {right}", self.name())
     }
 
-    async fn restart(&self) -> Result<()> {
+    async fn restart(&self, holder: &str) -> Result<()> {
         let pods: Api<Pod> = Api::namespaced(self.cluster.client(), self.installation.namespace());
-        let ours = ListParams::default().labels(&format!("app={}", self.installation.name()));
+        let ours = ListParams::default().labels(&format!("app={holder}"));
         pods.delete_collection(&DeleteParams::default().grace_period(0), &ours)
             .await
-            .context("restarting the operator")?;
+            .with_context(|| format!("restarting {holder}"))?;
         Ok(())
     }
 
     /// Waits until the operator is whole again, so that what it owns can be removed.
     pub(crate) async fn close(&self, deadline: Duration) -> Result<()> {
-        self.restart().await?;
+        self.restart(self.installation.name()).await?;
         let rollout = format!("deployment/{}", self.installation.name());
         let timeout = format!("--timeout={}s", deadline.as_secs());
         let arguments = [

@@ -66,7 +66,8 @@ impl Right {
     pub(crate) fn lane(&self) -> Option<usize> {
         match self.resource.as_str() {
             "apiservices" => Some(0),
-            "leases" => Some(FOLLOWED),
+            // The right to review tokens comes otherwise where the metrics API needs it, too.
+            "leases" | "tokenreviews" => Some(FOLLOWED),
             _ => None,
         }
     }
@@ -85,9 +86,11 @@ impl Right {
         matches!(self.verb.as_str(), "list" | "watch")
             || matches!(
                 self.resource.as_str(),
-                "leases" | "apiservices" | "endpointslices"
+                "leases" | "apiservices" | "endpointslices" | "tokenreviews"
             )
             || self.names == ["kedaorg-certs"]
+            || self.names == ["kedaorg-ca"]
+            || (self.resource == "configmaps" && self.verb == "create")
             || (self.resource == "secrets" && self.verb == "create")
     }
 }

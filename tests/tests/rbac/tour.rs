@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use dormouse_tests::stage::{gated, podless, scaled_object};
-use dormouse_tests::{Cluster, Namespace, Upstream, manifest};
+use dormouse_tests::{Cluster, Namespace, Upstream, Visitor, manifest};
 use serde_json::{Value, json};
 use tokio::time::sleep;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::permission::Right;
 
@@ -36,6 +37,7 @@ impl Tour<'_> {
                 self.apply(self.scaled(&name, kind, 5)).await?;
             }
             self.apply(measured(&name)).await?;
+            let _held = self.hold(&name).await?;
             sleep(STEP).await;
             self.apply(self.scaled(&name, "Deployment", 6)).await?;
             self.touch(&name).await?;
@@ -48,6 +50,7 @@ impl Tour<'_> {
                 self.delete("scaledobject", &object_name(&name, kind)).await?;
             }
             self.delete("triggerauthentication", &name).await?;
+            self.delete("interceptorroute", &name).await?;
             sleep(STEP).await;
         }
         unreachable!("a loop without an end")
@@ -68,6 +71,21 @@ impl Tour<'_> {
         };
         match (right.resource.as_str(), right.verb.as_str()) {
             ("leases", "create") => in_home("lease", "operator.keda.sh").await,
+            ("configmaps", "create") => in_home("configmap", "kedaorg-ca").await,
+            ("configmaps", "patch") => {
+                let nothing = r#"{"data":{"ca.crt":""}}"#;
+                let arguments = [
+                    "patch",
+                    "configmap",
+                    "kedaorg-ca",
+                    "--namespace",
+                    self.home,
+                    "--type=merge",
+                    "-p",
+                    nothing,
+                ];
+                self.cluster.kubectl(&arguments).await.map(drop)
+            }
             ("secrets", "create") => in_home("secret", "kedaorg-certs").await,
             ("secrets", "patch") => {
                 let nothing = r#"{"data":{"tls.crt":"","tls.key":"","ca.crt":"","ca.key":""}}"#;
@@ -121,6 +139,56 @@ impl Tour<'_> {
             "--wait=false",
         ];
         self.cluster.kubectl(&arguments).await.map(drop)
+    }
+
+    /// A request that waits for a pod, for as long as the answer lives.
+    async fn hold(&self, name: &str) -> Result<AbortOnDropHandle<()>> {
+        let service = format!("{name}-web");
+        for object in [
+            json!({
+                "apiVersion": "v1", "kind": "Service", "metadata": {"name": service},
+                "spec": {"clusterIP": "None", "ports": [{"port": 80}]},
+            }),
+            // Nobody listens there, and the operator has to look what would be a proof that somebody does.
+            json!({
+                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+                "metadata": {"name": service, "labels": {"kubernetes.io/service-name": service}},
+                "endpoints": [{
+                    "addresses": ["10.244.0.254"], "conditions": {"ready": false},
+                    "targetRef": {"kind": "Pod", "namespace": self.watched.name(), "name": service, "uid": service},
+                }],
+                "ports": [{"port": 80}],
+            }),
+            json!({
+                "apiVersion": "http.keda.sh/v1beta1", "kind": "InterceptorRoute", "metadata": {"name": name},
+                "spec": {
+                    "target": {"service": service, "port": 80}, "rules": [{"hosts": [name]}],
+                    "scalingMetric": {"concurrency": {"targetValue": 10}},
+                },
+            }),
+        ] {
+            self.apply(object).await?;
+        }
+        let arguments = [
+            "--namespace",
+            self.home,
+            "get",
+            "service",
+            "keda-add-ons-http-interceptor-proxy",
+            "--output=jsonpath={.spec.clusterIP}:{.spec.ports[0].port}",
+        ];
+        let address = self.cluster.kubectl(&arguments).await?;
+        let address = address
+            .parse()
+            .with_context(|| format!("{address:?} is no address"))?;
+        let visitor = Visitor::at(address, name);
+        Ok(AbortOnDropHandle::new(tokio::spawn(async move {
+            loop {
+                // An interceptor that lacks a right is not ready: there is nobody to ask then.
+                drop(visitor.ask("/").await);
+                sleep(Duration::from_millis(200)).await;
+            }
+        })))
     }
 
     async fn apply(&self, object: Value) -> Result<()> {

@@ -1,6 +1,15 @@
 {{- define "dormouse.labels" -}}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 app.kubernetes.io/component: operator
+{{ include "dormouse.commonLabels" . }}
+{{- end }}
+
+{{- define "dormouse.interceptor.labels" -}}
+app.kubernetes.io/component: interceptor
+{{ include "dormouse.commonLabels" . }}
+{{- end }}
+
+{{- define "dormouse.commonLabels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 app.kubernetes.io/part-of: {{ .Values.operator.name }}
 app.kubernetes.io/managed-by: {{ .Values.customManagedBy | default .Release.Service }}
 app.kubernetes.io/version: {{ .Values.image.keda.tag | default .Chart.AppVersion | quote }}
@@ -13,6 +22,16 @@ app.kubernetes.io/version: {{ .Values.image.keda.tag | default .Chart.AppVersion
 labels:
   app.kubernetes.io/name: {{ .name }}
   {{- include "dormouse.labels" .root | nindent 2 }}
+{{- with .root.Values.additionalAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "dormouse.interceptor.metadata" -}}
+labels:
+  app.kubernetes.io/name: {{ .name }}
+  {{- include "dormouse.interceptor.labels" .root | nindent 2 }}
 {{- with .root.Values.additionalAnnotations }}
 annotations:
   {{- toYaml . | nindent 2 }}
@@ -41,6 +60,26 @@ annotations:
 
 {{- define "dormouse.serviceAccount" -}}
 {{- .Values.serviceAccount.operator.name | default .Values.operator.name -}}
+{{- end }}
+
+{{- define "dormouse.interceptor.serviceAccount" -}}
+{{- .Values.serviceAccount.interceptor.name | default .Values.interceptor.name -}}
+{{- end }}
+
+{{- define "dormouse.interceptor.subject" -}}
+- kind: ServiceAccount
+  name: {{ include "dormouse.interceptor.serviceAccount" . }}
+  namespace: {{ .Release.Namespace }}
+{{- end }}
+
+{{- /* A Service of the HTTP add-on, by the part of its name that its chart lets users change. */ -}}
+{{- define "dormouse.http.service" -}}
+keda-add-ons-http-{{ . }}
+{{- end }}
+
+{{- /* The ConfigMap that holds the authorities of the operator's certificate, for interceptors to trust. */ -}}
+{{- define "dormouse.authorities" -}}
+kedaorg-ca
 {{- end }}
 
 {{- define "dormouse.subject" -}}
