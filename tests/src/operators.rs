@@ -1,4 +1,4 @@
-//! The operator's pods and their processes, seen from the machine they run on.
+//! The pods of an installation and their processes, seen from the machine they run on.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,6 +23,7 @@ const PROGRAM: &str = "dormouse";
 pub struct Operators {
     cluster: Cluster,
     installation: Installation,
+    app: String,
 }
 
 /// What a process holds of the machine.
@@ -43,6 +44,16 @@ impl Operators {
         Self {
             cluster: cluster.clone(),
             installation: installation.clone(),
+            app: installation.name().to_owned(),
+        }
+    }
+
+    /// The interceptors of `installation` instead.
+    #[must_use]
+    pub fn interceptors_of(cluster: &Cluster, installation: &Installation) -> Self {
+        Self {
+            app: "keda-add-ons-http-interceptor".to_owned(),
+            ..Self::of(cluster, installation)
         }
     }
 
@@ -51,12 +62,12 @@ impl Operators {
     /// # Errors
     /// When the API server does not answer.
     pub async fn pods(&self) -> Result<Vec<Pod>> {
-        let own = ListParams::default().labels(&format!("app={}", self.installation.name()));
+        let own = ListParams::default().labels(&format!("app={}", self.app));
         let all = self
             .api()
             .list(&own)
             .await
-            .context("listing the operator's pods")?;
+            .with_context(|| format!("listing the pods of {}", self.app))?;
         let stays = |pod: &Pod| pod.metadata.deletion_timestamp.is_none();
         Ok(all.items.into_iter().filter(stays).collect())
     }
@@ -76,7 +87,7 @@ impl Operators {
     /// When they are not in time.
     pub async fn are_ready(&self, count: usize, deadline: Duration) -> Result<()> {
         until(
-            &format!("{count} operator pods are ready"),
+            &format!("{count} pods of {} are ready", self.app),
             deadline,
             async || {
                 let ready = self.pods().await?.iter().filter(|pod| is_ready(pod)).count();

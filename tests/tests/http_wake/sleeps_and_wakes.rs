@@ -1,0 +1,111 @@
+//! Clients of every protocol come at random moments, also in those in which the application falls asleep: not one of their
+//! requests fails.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use dormouse_tests::http_echo::NAME;
+use dormouse_tests::stage::all;
+use dormouse_tests::{Cluster, HttpEcho, Installation, Namespace, Timeline, Visitor, Way};
+use futures::future::try_join_all;
+use k8s_openapi::api::apps::v1::Deployment;
+use rand::Rng as _;
+use rand::seq::IndexedRandom as _;
+use serde_json::json;
+
+/// Applications side by side, each with a start of its own.
+const STARTS: [u64; 3] = [0, 300, 0];
+/// Wakes of all applications, unless DORMOUSE_WAKES says otherwise.
+const WAKES: usize = 12;
+/// For one wake and the sleep before it.
+const PACE: Duration = Duration::from_secs(30);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_of_every_protocol_come_at_any_moment_and_none_is_turned_away() -> Result<()> {
+    let wakes = match std::env::var("DORMOUSE_WAKES") {
+        Ok(text) => text.parse().context("DORMOUSE_WAKES is no number")?,
+        Err(_) => WAKES,
+    };
+    let cluster = Cluster::connect().await?;
+    let installation = Installation::shared(&cluster).await?;
+    let share = wakes.div_ceil(STARTS.len());
+    let lanes = STARTS.iter().enumerate().map(|(number, start)| {
+        let (cluster, installation) = (&cluster, &installation);
+        (
+            format!("application {number}"),
+            lane(cluster, installation, number, *start, share),
+        )
+    });
+    all(lanes.collect::<Vec<_>>()).await
+}
+
+async fn lane(
+    cluster: &Cluster,
+    installation: &Installation,
+    number: usize,
+    start: u64,
+    wakes: usize,
+) -> Result<()> {
+    let namespace = Namespace::create(cluster, &format!("http-wakes-{number}")).await?;
+    let echo = HttpEcho::new(format!("{}.example.org", namespace.name()))
+        .variable("START_MS", start)
+        // One of them stops at once, as most applications do.
+        .variable("LINGER_MS", if number == 2 { 0 } else { 1000 })
+        .change(
+            "Deployment",
+            "/spec/template/spec/terminationGracePeriodSeconds",
+            json!(5),
+        );
+    echo.asleep(cluster, &namespace).await?;
+    let visitor = Visitor::of(cluster, installation, echo.host()).await?;
+    let wanted = Timeline::of(namespace.api::<Deployment>(), NAME, |object| {
+        object.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
+    });
+    let woken = || {
+        let changes = wanted.changes();
+        let edges = changes
+            .windows(2)
+            .filter(|pair| pair[0].value == 0 && pair[1].value > 0);
+        edges.count()
+    };
+    let began = Instant::now();
+    let mut counts: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+    let mut slowest = Duration::ZERO;
+    // Each protocol is the first to come at least once, if there are wakes enough.
+    let mut turns = Way::ALL.iter().copied().cycle().skip(number * 3);
+    while woken() < wakes {
+        ensure!(
+            began.elapsed() < PACE * u32::try_from(wakes)?,
+            "only {} wakes in {:?}",
+            woken(),
+            began.elapsed()
+        );
+        let mut ways = vec![turns.next().ok_or_else(|| anyhow!("a cycle ended"))?];
+        let more = rand::rng().random_range(0..4);
+        ways.extend((0..more).filter_map(|_| Way::ALL.choose(&mut rand::rng()).copied()));
+        let visits = ways.iter().enumerate().map(|(index, way)| {
+            let later = rand::rng().random_range(0..=if index == 0 { 0 } else { 900 });
+            let visitor = &visitor;
+            async move {
+                tokio::time::sleep(Duration::from_millis(later)).await;
+                Ok::<_, anyhow::Error>((*way, visitor.visit(*way).await?))
+            }
+        });
+        for (way, visit) in try_join_all(visits).await? {
+            let (all, cold) = counts.entry(way.to_string()).or_default();
+            *all += 1;
+            *cold += usize::from(visit.cold == Some(true));
+            slowest = slowest.max(visit.took);
+        }
+        // It falls asleep somewhere in there.
+        let pause = rand::rng().random_range(0..4500);
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+    }
+    eprintln!(
+        "application {number}: {} wakes in {:?}, no failure, the slowest answer after {slowest:?}; (requests, held): {counts:?}",
+        woken(),
+        began.elapsed()
+    );
+    Ok(())
+}
