@@ -59,6 +59,11 @@ pub(crate) fn moto(workspace: &Workspace, cache: &Cache) -> Result<PathBuf> {
     python::moto(workspace, cache)
 }
 
+/// Builds or finds the conformance test of HTTP/2 servers; answers the path of `h2spec`.
+pub(crate) fn h2spec(workspace: &Workspace, cache: &Cache) -> Result<PathBuf> {
+    go::h2spec(workspace, cache)
+}
+
 /// A step that is only announced when it has something to do.
 fn built(
     cache: &Cache,

@@ -67,7 +67,7 @@ pub(crate) fn test(
     let flags = flags(arguments);
     let (for_cluster, plain): (Vec<_>, Vec<_>) = built.tests.iter().partition(|test| test.on_cluster);
     if arguments.names.is_empty() {
-        plain_tests(workspace, &plain, &flags, &mut summary)?;
+        plain_tests(workspace, cache, &plain, &flags, &mut summary)?;
     }
     match &stand {
         Some(stand) => cluster_tests(
@@ -118,16 +118,19 @@ fn check_names(workspace: &Workspace, names: &[String]) -> Result<()> {
 
 fn plain_tests(
     workspace: &Workspace,
+    cache: &Cache,
     tests: &[&TestProgram],
     flags: &[String],
     summary: &mut Summary,
 ) -> Result<()> {
+    let h2spec = setup::h2spec(workspace, cache)?;
     for test in tests {
         say(format_args!("==> {}", test.name));
         let mut command = Command::new(&test.program);
         command
             .args(flags)
             .current_dir(&test.package)
+            .env("DORMOUSE_H2SPEC", &h2spec)
             .env("CARGO_MANIFEST_DIR", &test.package);
         summary.add(&test.name, libtest::run(&mut command, LIMIT)?);
     }

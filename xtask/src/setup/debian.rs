@@ -42,6 +42,9 @@ pub(crate) const SOURCES: &[Package] = &[
     ("redis-tools", &["/usr/bin/redis-cli"]),
 ];
 
+/// What benches compare with.
+pub(crate) const PEERS: &[Package] = &[("nginx-light", &["/usr/sbin/nginx"])];
+
 /// Installs the packages that are missing.
 pub(crate) fn ensure(packages: &[Package]) -> Result<()> {
     let missing = missing(packages, |file| Path::new(file).exists());

@@ -21,6 +21,10 @@ const CONTROL_PLANE: &[&str] = &[
     "k8s.io/kubernetes/cmd/kubelet",
 ];
 
+const H2SPEC: &str = "github.com/summerwind/h2spec/cmd/h2spec";
+/// No symbols: nobody debugs these.
+const FLAGS: &str = "-s -w";
+
 /// Builds etcd and Kubernetes; answers the directory that holds the programs.
 pub(crate) fn control_plane(workspace: &Workspace, cache: &Cache) -> Result<PathBuf> {
     let source = workspace.path("tests/cluster/control-plane");
@@ -49,9 +53,19 @@ pub(crate) fn control_plane(workspace: &Workspace, cache: &Cache) -> Result<Path
     })
 }
 
+/// Builds h2spec; answers the program's path.
+pub(crate) fn h2spec(workspace: &Workspace, cache: &Cache) -> Result<PathBuf> {
+    let source = workspace.path("tests/cluster/h2spec");
+    let digest = digest(&source, FLAGS, &[H2SPEC])?;
+    let dir = built(cache, "h2spec", &digest, "building h2spec", |dir| {
+        program(&source, H2SPEC, dir)
+    })?;
+    Ok(dir.join("h2spec"))
+}
+
 /// Builds one main package of a module, or of what it requires, into `dir/<last part of the package's path>`.
 pub(crate) fn program(source: &Path, package: &str, dir: &Path) -> Result<()> {
-    build(source, "-s -w", package, dir)
+    build(source, FLAGS, package, dir)
 }
 
 /// What identifies the result of building `packages` of a module with these linker flags.

@@ -13,10 +13,29 @@ pub(crate) struct Figure {
     pub(crate) value: Option<f64>,
     /// Of what.
     pub(crate) unit: &'static str,
-    /// The largest value that is good enough.
+    /// The value that is just good enough.
     pub(crate) goal: Option<f64>,
     #[serde(skip)]
+    better: Better,
+    #[serde(skip)]
     note: String,
+}
+
+/// Which values are better than the goal.
+#[derive(Clone, Copy, Debug)]
+enum Better {
+    Smaller,
+    Larger,
+}
+
+impl Figure {
+    fn is_missed(&self) -> bool {
+        let Some(goal) = self.goal else { return false };
+        !self.value.is_some_and(|value| match self.better {
+            Better::Smaller => value <= goal,
+            Better::Larger => value >= goal,
+        })
+    }
 }
 
 /// All figures of a run, in the order in which they were taken.
@@ -26,7 +45,7 @@ pub(crate) struct Figures {
 }
 
 impl Figures {
-    /// Adds a figure, and says it.
+    /// Adds a figure of which the goal is the largest value that is good enough, and says it.
     pub(crate) fn add(
         &mut self,
         name: impl Into<String>,
@@ -35,13 +54,37 @@ impl Figures {
         goal: impl Into<Option<f64>>,
         note: impl Into<String>,
     ) {
-        let figure = Figure {
+        self.push(Figure {
             name: name.into(),
-            value: value.into().map(|value| (value * 1000.0).round() / 1000.0),
+            value: value.into(),
             unit,
             goal: goal.into(),
+            better: Better::Smaller,
             note: note.into(),
-        };
+        });
+    }
+
+    /// The same where the goal is the smallest value that is good enough.
+    pub(crate) fn add_at_least(
+        &mut self,
+        name: impl Into<String>,
+        value: impl Into<Option<f64>>,
+        unit: &'static str,
+        goal: f64,
+        note: impl Into<String>,
+    ) {
+        self.push(Figure {
+            name: name.into(),
+            value: value.into(),
+            unit,
+            goal: Some(goal),
+            better: Better::Larger,
+            note: note.into(),
+        });
+    }
+
+    fn push(&mut self, mut figure: Figure) {
+        figure.value = figure.value.map(|value| (value * 1000.0).round() / 1000.0);
         eprintln!("    {}", Row(&figure));
         self.all.push(figure);
     }
@@ -72,19 +115,11 @@ impl fmt::Display for Row<'_> {
             unit,
             goal,
             note,
+            ..
         } = self.0;
         let shown = value.map_or("-".to_owned(), short);
-        let (goal, missed) = match goal {
-            Some(goal) => (
-                short(*goal),
-                if value.is_some_and(|value| value <= *goal) {
-                    "  "
-                } else {
-                    " !"
-                },
-            ),
-            None => (String::new(), "  "),
-        };
+        let goal = goal.map_or(String::new(), short);
+        let missed = if self.0.is_missed() { " !" } else { "  " };
         write!(f, "{name:<36} {shown:>10} {unit:<13} {goal:>8}{missed} {note}")
     }
 }
@@ -109,6 +144,8 @@ mod tests {
         figures.add("create_5_ready", 21.23456, "s", 20.0, "");
         figures.add("idle_writes_per_min", 0.0, "writes", 0.0, "");
         figures.add("failover_kill", None, "s", 16.0, "nobody took over");
+        figures.add_at_least("throughput", 0.9, "", 0.8, "");
+        figures.add_at_least("throughput_alone", 0.7, "", 0.8, "");
         let text = figures.to_string();
         let lines: Vec<_> = text.lines().collect();
         assert!(lines[1].contains("21.235") && lines[1].contains("20 !"), "{text}");
@@ -117,6 +154,7 @@ mod tests {
             lines[3].contains("16 !") && lines[3].contains("nobody took over"),
             "{text}"
         );
+        assert!(!lines[4].contains('!') && lines[5].contains("0.800 !"), "{text}");
         let json: serde_json::Value = serde_json::from_str(&figures.json().unwrap()).unwrap();
         assert_eq!(
             json[0],

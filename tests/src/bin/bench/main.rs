@@ -1,8 +1,10 @@
-//! What the operator costs with many objects, and how quick it is: two replicas as users install them, on the real
-//! cluster, with a source that answers at once.
+//! What the running system costs and how quick it is.
 //!
-//! Run by `cargo xtask bench operator`, which brings the cluster up and the release image in. A figure that misses its goal
-//! is marked and no failure: what a machine is busy with else is not the operator's fault.
+//! `operator`: two replicas as users install them, with many objects, on the real cluster, with a source that answers at
+//! once. `plane`: the interceptor between a load and nginx, beside another nginx in its place, all on loopback.
+//!
+//! Run by `cargo xtask bench`, which builds the release and brings the cluster up where one is needed. A figure that misses
+//! its goal is marked and no failure: what a machine is busy with else is not the program's fault.
 #![allow(clippy::print_stdout, reason = "what it prints is what it is for")]
 
 mod audit;
@@ -10,6 +12,7 @@ mod failover;
 mod figures;
 mod load;
 mod objects;
+mod plane;
 mod process;
 mod reads;
 mod source;
@@ -25,8 +28,43 @@ use dormouse_tests::Cluster;
 
 use crate::figures::Figures;
 
-/// Measures the operator.
-#[derive(Parser, Clone)]
+#[derive(Parser)]
+enum Bench {
+    /// Measures the operator.
+    Operator(Arguments),
+    /// Measures the interceptor's data plane.
+    Plane(plane::Arguments),
+}
+
+impl Bench {
+    /// How long it may take.
+    fn limit(&self) -> Duration {
+        match self {
+            Self::Operator(arguments) => Duration::from_secs(600 + u64::from(arguments.objects) / 4),
+            Self::Plane(_) => plane::LIMIT,
+        }
+    }
+
+    async fn run(&self, figures: &mut Figures) -> Result<()> {
+        match self {
+            Self::Operator(arguments) => {
+                let cluster = Cluster::connect().await?;
+                steps::all(&cluster, arguments, figures).await
+            }
+            Self::Plane(arguments) => plane::all(arguments, figures).await,
+        }
+    }
+
+    /// Where the figures go as JSON.
+    fn json(&self) -> Option<&PathBuf> {
+        match self {
+            Self::Operator(arguments) => arguments.json.as_ref(),
+            Self::Plane(arguments) => arguments.json.as_ref(),
+        }
+    }
+}
+
+#[derive(clap::Args, Clone)]
 struct Arguments {
     /// How many ScaledObjects
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(10..=20_000))]
@@ -47,13 +85,13 @@ struct Arguments {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let bench = Bench::parse();
     let mut figures = Figures::default();
-    let limit = Duration::from_secs(600 + u64::from(arguments.objects) / 4);
-    let outcome = tokio::time::timeout(limit, run(&arguments, &mut figures)).await;
+    let limit = bench.limit();
+    let outcome = tokio::time::timeout(limit, bench.run(&mut figures)).await;
     let outcome = outcome.unwrap_or_else(|_| Err(anyhow!("not done after {} s", limit.as_secs())));
     println!("\n{figures}");
-    let written = write(&arguments, &figures);
+    let written = write(bench.json(), &figures);
     match outcome.and(written) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -63,13 +101,8 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(arguments: &Arguments, figures: &mut Figures) -> Result<()> {
-    let cluster = Cluster::connect().await?;
-    steps::all(&cluster, arguments, figures).await
-}
-
-fn write(arguments: &Arguments, figures: &Figures) -> Result<()> {
-    let Some(file) = &arguments.json else {
+fn write(file: Option<&PathBuf>, figures: &Figures) -> Result<()> {
+    let Some(file) = file else {
         return Ok(());
     };
     let text = figures.json().context("encoding the figures")?;

@@ -41,13 +41,21 @@ impl Process {
     }
 
     /// Processor time since its start, in seconds.
-    fn processor_time(self) -> Result<f64> {
+    pub(crate) fn processor_time(self) -> Result<f64> {
         let file = format!("/proc/{}/stat", self.0);
         let text = fs::read_to_string(&file).with_context(|| format!("unable to read {file}"))?;
         ticks(&text)
             .map(|ticks| ticks / TICKS_PER_SECOND)
             .with_context(|| format!("{file} is not understood"))
     }
+}
+
+/// The processes that a process started and that still run.
+pub(crate) fn children(parent: Process) -> Result<Vec<Process>> {
+    let file = format!("/proc/{0}/task/{0}/children", parent.0);
+    let text = fs::read_to_string(&file).with_context(|| format!("unable to read {file}"))?;
+    let numbers = text.split_whitespace().filter_map(|number| number.parse().ok());
+    Ok(numbers.map(Process).collect())
 }
 
 /// User and system time, the 14th and 15th field; the second may hold spaces, but ends with the last parenthesis.

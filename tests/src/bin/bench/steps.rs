@@ -518,11 +518,11 @@ fn busy(used: &[f64]) -> String {
     format!("leader {:.2} cores, follower {:.2}", used[0], used[1])
 }
 
-fn load_average() -> Option<f64> {
+pub(crate) fn load_average() -> Option<f64> {
     let text = std::fs::read_to_string("/proc/loadavg").ok()?;
     text.split(' ').next()?.parse().ok()
 }
 
-fn say(what: &str) {
+pub(crate) fn say(what: &str) {
     eprintln!("==> {what}");
 }
