@@ -40,6 +40,7 @@ use crate::demand::{Authorities, DemandParts};
 use crate::egress::ApiServer;
 use crate::endpoints::SliceEndpoints;
 use crate::events::Events;
+use crate::external_scaler::{self, ExternalScalerService};
 use crate::journal::OperatorJournal;
 use crate::leadership::Fence;
 use crate::metric_source::EngineMetrics;
@@ -86,6 +87,10 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
     let api_listener = bind(args.metrics_api_bind_address.0, "the metrics API").await?;
     let demand_listener = match args.demand.demand_bind_address {
         Some(address) => Some(bind(address.0, "interceptors").await?),
+        None => None,
+    };
+    let scaler_listener = match args.demand.external_scaler_bind_address {
+        Some(address) => Some(bind(address.0, "the external scaler").await?),
         None => None,
     };
     let debug_page = DebugPage::default();
@@ -137,6 +142,11 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
             "authorities for interceptors",
             until(stopping.clone(), authorities.publish()),
         );
+    }
+    if let Some(listener) = scaler_listener {
+        let service = ExternalScalerService::new(Arc::new(parts.demand.hub.clone()));
+        let stop = supervisor.token().cancelled_owned();
+        supervisor.spawn("external scaler", external_scaler::serve(listener, service, stop));
     }
     serve_metrics_api(
         &args,

@@ -118,6 +118,27 @@ pub(crate) fn connect(cx: &Connect, label: &'static str) -> Result<Arc<dyn Trigg
     }
 }
 
+/// The triggers of a route, one for each metric that its InterceptorRoute asks for; `None` if there is none of that name.
+#[must_use]
+pub fn route_triggers(source: Arc<dyn DemandSource>, route: &RouteKey) -> Option<Vec<Arc<dyn Trigger>>> {
+    let metric = RouteMetric {
+        label: "externalPushScaler",
+        scaling: source.scaling(route)?,
+        source,
+        route: route.clone(),
+        measure: Measure::Concurrency,
+        target: 0,
+        deadline: Duration::ZERO,
+    };
+    let measures = [Measure::Concurrency, Measure::Rate].into_iter();
+    let metrics = measures.filter_map(|measure| metric.measuring(measure));
+    Some(
+        metrics
+            .map(|metric| Arc::new(metric) as Arc<dyn Trigger>)
+            .collect(),
+    )
+}
+
 impl RouteMetric {
     /// The same route by another measure, if it has a target for that.
     fn measuring(&self, measure: Measure) -> Option<Self> {

@@ -40,7 +40,7 @@ pub use connect::{
 pub use cpu_memory::{resource_metric, resource_of};
 pub use demand_source::{DemandSource, RateScaling, RouteScaling};
 pub use error::{ConfigError, ReadError};
-pub use external_push::OwnAddresses;
+pub use external_push::{OwnAddresses, route_triggers};
 pub use pushed::{Hold, Pushed, Told};
 pub use registry::{REGISTRY, connect};
 pub use scaler::{MetricSpec, Observed, Question, Scaler, Target, Trigger};

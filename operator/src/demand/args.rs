@@ -14,6 +14,9 @@ pub struct DemandArgs {
     /// interceptors to trust.
     #[arg(long, default_value = "kedaorg-ca")]
     pub ca_config_map_name: String,
+    /// Where KEDA's protocol for external scalers is served, in the clear; without it, it is not.
+    #[arg(long)]
+    pub external_scaler_bind_address: Option<BindAddress>,
     /// Label selector of the interceptors' pods, in the operator's namespace.
     #[arg(long, default_value = "app.kubernetes.io/component=interceptor")]
     pub interceptor_selector: String,

@@ -11,15 +11,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls::server::ResolvesServerCert;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::service::DemandService;
+use crate::listen;
 use crate::metrics_api::tls::server_config;
 
 /// Connections at once; further ones wait in the listen queue.
@@ -42,7 +40,6 @@ pub(super) struct InUse(#[expect(dead_code, reason = "held, and counted by its h
 struct Server {
     acceptor: TlsAcceptor,
     service: DemandServer<DemandService>,
-    stopping: CancellationToken,
 }
 
 /// Serves the demand stream on `listener` until `stop` ends; sessions end with it. Until `certificate` holds one, handshakes
@@ -56,46 +53,16 @@ pub async fn serve(
     let server = Arc::new(Server {
         acceptor: TlsAcceptor::from(server_config(certificate)),
         service: DemandServer::new(service).max_decoding_message_size(MAX_MESSAGE),
-        stopping: CancellationToken::new(),
     });
-    let tasks = TaskTracker::new();
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
-    tokio::select! {
-        () = stop => {}
-        () = accept(&listener, &server, &slots, &tasks) => {}
-    }
-    drop(listener);
-    server.stopping.cancel();
-    tasks.close();
-    tasks.wait().await;
-}
-
-async fn accept(listener: &TcpListener, server: &Arc<Server>, slots: &Arc<Semaphore>, tasks: &TaskTracker) {
-    while let Ok(slot) = Arc::clone(slots).acquire_owned().await {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let (server, stopping) = (server.clone(), server.stopping.clone());
-                tasks.spawn(async move {
-                    tokio::select! {
-                        () = stopping.cancelled() => {}
-                        () = server.connection(stream, slot) => {}
-                    }
-                });
-            }
-            Err(error) => {
-                // Out of something, most likely: a full file table is not met with a busy loop.
-                warn!("the demand server cannot accept a connection: {error}");
-                sleep(Duration::from_millis(200)).await;
-            }
-        }
-    }
+    let connection = move |stream| {
+        let server = server.clone();
+        async move { server.connection(stream).await }
+    };
+    listen::serve_each(listener, "the demand server", CONNECTIONS, stop, connection).await;
 }
 
 impl Server {
-    async fn connection(&self, stream: TcpStream, _slot: OwnedSemaphorePermit) {
-        if let Err(error) = stream.set_nodelay(true) {
-            debug!("TCP_NODELAY cannot be set: {error}");
-        }
+    async fn connection(&self, stream: TcpStream) {
         let stream = match timeout(HANDSHAKE, self.acceptor.accept(stream)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return debug!("a TLS handshake of the demand server failed: {error}"),
