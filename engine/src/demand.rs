@@ -121,6 +121,12 @@ impl DemandHub {
         routes.any(|(key, route)| &*key.namespace == namespace && route.scaling.is_some())
     }
 
+    /// The routes whose requests wait while none is served, as far as is known.
+    #[must_use]
+    pub fn waiting(&self) -> BTreeSet<RouteKey> {
+        self.lock().book.waiting(now())
+    }
+
     /// Takes in that an InterceptorRoute is gone. Says whether it was there.
     pub fn remove_route(&self, key: &RouteKey) -> bool {
         let mut state = self.lock();

@@ -247,6 +247,9 @@ impl Object {
                     version: None,
                 };
                 self.memory.note_seen(seen);
+                if matches!(record.decision.action, Action::Activate { .. }) {
+                    self.note_woken();
+                }
                 holds.into_iter().for_each(Hold::slept);
             }
             let done = acted.as_ref().is_none_or(|acted| acted.result.is_ok());

@@ -106,6 +106,8 @@ pub trait Journal: Send + Sync {
     fn read(&self, object: &ObjectKey, read: &TriggerRead<'_>);
     /// A decision was computed in this time, carried out or not. Must not block.
     fn decision_made(&self, _took: Duration) {}
+    /// A target was woken so long after the demand for it had begun. Must not block.
+    fn woke(&self, _after: Duration) {}
     /// A polling tick is over.
     fn tick<'a>(&'a self, report: TickReport<'a>) -> BoxFuture<'a, ()>;
     /// The loop of an object broke off by a fault in this program. It begins again after `rest`, or at once when the object

@@ -137,6 +137,18 @@ impl Object {
         }
     }
 
+    /// The target was woken just now: tells after how long.
+    pub(crate) fn note_woken(&self) {
+        let told = self
+            .triggers
+            .iter()
+            .filter_map(LiveTrigger::pushed)
+            .map(Pushed::told);
+        if let Some(after) = told.filter_map(|told| told.began_ago).max() {
+            self.journal.woke(after);
+        }
+    }
+
     fn would_act(&self, seen: &TargetState, readings: &ReadingSet) -> bool {
         let record = self.decide(seen.replicas, readings);
         record.decision.action.target().is_some()

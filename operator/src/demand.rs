@@ -6,6 +6,7 @@
 //! engine, before 1 -> 0 ── Interceptors::hold ─────────────────────> Sessions <──────────────┘
 //! authorities of the certificate ─> ConfigMap, which interceptors mount
 //! pods of interceptors ── watch ── which of them exist ──────────────────────────────────> DemandHub
+//! Obstacles ── what keeps the pods of a route from starting ──> sessions
 //! session ── pods that requests wait for ──> GET ──> how they may be probed ──> session
 //! ```
 //!
@@ -15,6 +16,7 @@
 mod args;
 mod authorities;
 mod messages;
+mod obstacles;
 mod pods;
 mod probe_spec;
 mod probes;
@@ -29,6 +31,7 @@ mod tests;
 
 pub use args::DemandArgs;
 pub(crate) use authorities::Authorities;
+pub use obstacles::Obstacles;
 pub use pods::{InterceptorPod, follow_pods};
 pub use probes::{ClusterPods, ReadPods};
 pub use reviewer::{ReviewFailed, Reviewer, TokenReviewer};

@@ -285,6 +285,10 @@ impl Journal for OperatorJournal {
         self.metrics.decision_made(took);
     }
 
+    fn woke(&self, after: Duration) {
+        self.metrics.woke(after);
+    }
+
     fn tick<'a>(&'a self, report: TickReport<'a>) -> BoxFuture<'a, ()> {
         async move {
             if self.leadership.is_leader() {

@@ -292,6 +292,11 @@ impl OperatorMetrics {
         self.own.decision(took);
     }
 
+    /// A target was woken so long after the demand for it had begun.
+    pub fn woke(&self, after: Duration) {
+        self.own.woke(after);
+    }
+
     /// An object exists, with triggers of these types.
     pub fn registered(&self, kind: &'static str, namespace: &str, name: &str, triggers: &[&str]) {
         self.unregister(kind, namespace, name);

@@ -46,6 +46,24 @@ pub struct RouteStores {
     pub changed: Arc<Notify>,
 }
 
+impl RouteStores {
+    /// A selector of the pods that answer the requests of a route; `None` where nobody knows which these are.
+    #[must_use]
+    pub fn selector(&self, route: &RouteKey) -> Option<String> {
+        let namespace = &route.namespace;
+        let route = self
+            .routes
+            .get(&ObjectKey::new(namespace.clone(), route.name.clone()))?;
+        let service = ObjectKey::new(namespace.clone(), route.spec.target.service.as_str());
+        let labels = self.services.get(&service)?.spec.selector.clone()?;
+        let terms: Vec<String> = labels
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        (!terms.is_empty()).then(|| terms.join(","))
+    }
+}
+
 /// Watches the routes of these namespaces and what they may name. What they ask for goes to `hub`; `look_again` is told each
 /// ScaledObject to which that makes a difference. Whoever changes `users` tells `changed`. The task never ends.
 pub fn follow(

@@ -335,6 +335,13 @@ fn assemble(
             "statuses of InterceptorRoutes",
             until(stopping.clone(), statuses.follow()),
         );
+        let stores = routes.clone();
+        let obstacles = demand.obstacles(
+            cluster,
+            move |route| stores.selector(route),
+            cx.leadership.clone(),
+        );
+        supervisor.spawn("obstacles", until(stopping.clone(), obstacles.follow()));
     }
     supervisor.spawn(
         "undecodable objects",

@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::connect::Connect;
 use crate::demand_source::{DemandSource, RouteScaling};
@@ -224,6 +225,9 @@ impl Pushed for RouteMetric {
             observed: self.observed(&totals),
             waiting: totals.is_waiting(),
             quiet_for: totals.quiet_for,
+            began_ago: totals
+                .edge
+                .map(|edge| Instant::now().into_std().saturating_duration_since(edge)),
             unknown,
         }
     }

@@ -33,6 +33,8 @@ pub struct Told {
     pub waiting: bool,
     /// How long ago there was demand; `None` where none was ever heard of.
     pub quiet_for: Option<Duration>,
+    /// How long ago it began, after a spell without any; `None` where that is not known.
+    pub began_ago: Option<Duration>,
     /// Why there may be more than what is certain. It may wake a target then, and neither put it to sleep nor be served.
     pub unknown: Option<ReadError>,
 }

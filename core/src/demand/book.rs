@@ -181,6 +181,18 @@ impl DemandBook {
         }
     }
 
+    /// The followed routes whose requests wait while none is served, as far as is known.
+    #[must_use]
+    pub fn waiting(&self, now: Instant) -> BTreeSet<RouteKey> {
+        let heard = self.reporters.values().filter(|known| !known.is_silent(now));
+        let pending = heard
+            .flat_map(|known| &known.demand)
+            .filter(|(route, demand)| demand.pending > 0 && self.followed.contains_key(*route));
+        let mut waiting: BTreeSet<RouteKey> = pending.map(|(route, _)| route.clone()).collect();
+        waiting.retain(|route| self.sum(route, now).is_waiting());
+        waiting
+    }
+
     /// Those that hold requests or may: heard lately, and without a goodbye.
     #[must_use]
     pub fn reporters(&self, now: Instant) -> Vec<Arc<str>> {

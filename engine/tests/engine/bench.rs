@@ -130,6 +130,8 @@ pub(crate) struct World {
     pub(crate) forgetful: AtomicBool,
     /// The longest any tick was late.
     pub(crate) latest: Mutex<Duration>,
+    /// How long demand had been there at each wake, in seconds.
+    pub(crate) wakes: Mutex<Vec<f64>>,
     /// (object, seconds since the start, rest) of each quarantine.
     pub(crate) quarantines: Mutex<Vec<(String, f64, u64)>>,
     /// The object whose ticks cannot be written down without a panic.
@@ -251,6 +253,10 @@ impl Journal for Notes {
         let mut latest = self.0.latest.lock().unwrap();
         *latest = report.late_by.max(*latest);
         async {}.boxed()
+    }
+
+    fn woke(&self, after: Duration) {
+        self.0.wakes.lock().unwrap().push(after.as_secs_f64());
     }
 
     fn quarantined<'a>(&'a self, spec: &'a ObjectSpec, rest: Duration) -> BoxFuture<'a, ()> {

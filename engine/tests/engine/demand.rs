@@ -197,6 +197,22 @@ async fn the_edge_wakes_at_once_to_what_is_held() {
     world.report("a", 37, 0);
     sleep(A_MOMENT).await;
     assert_eq!(world.changes(), [(7.0, 4)], "37 held, 10 for each replica");
+    let wakes = world.bench.world.wakes.lock().unwrap().clone();
+    assert!(matches!(wakes[..], [after] if after < 0.001), "{wakes:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wake_that_was_put_off_tells_how_long_the_demand_had_been_there() {
+    let world = World::new(&[], &["a"]);
+    world.report("a", 3, 0);
+    seconds(2).await;
+    world.bench.apply(pushed(&[], 30, 300)).await;
+    sleep(A_MOMENT).await;
+    let wakes = world.bench.world.wakes.lock().unwrap().clone();
+    assert!(
+        matches!(wakes[..], [after] if (2.0..2.01).contains(&after)),
+        "{wakes:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

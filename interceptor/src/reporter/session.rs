@@ -230,7 +230,7 @@ async fn listen(
             Some(Order::Release(release)) => holds.release(&release),
             Some(Order::ProbeSpecs(specs)) => probes::learn(&shared.proxy, &shared.pods, &specs),
             // How far the operator has come changes nothing here: the newest report is sent whether or not it has the others.
-            Some(Order::Acknowledgement(_)) => {}
+            Some(Order::Acknowledgement(_) | Order::Obstacle(_)) => {}
             None => debug!("an order that this interceptor does not know"),
         }
     }

@@ -18,6 +18,7 @@ use dormouse_wire::demand::from_operator::Message;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Pod;
+use kube::api::ListParams;
 use kube::{Api, Client};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
@@ -32,6 +33,8 @@ use super::sessions::Outbox;
 const MOST_PODS: usize = 1000;
 /// Pods read at once, for all interceptors.
 const READS: usize = 16;
+/// Pods of one target that are looked at for what keeps them from starting.
+const MOST_LISTED: u32 = 50;
 /// How soon a pod is looked at again, at first and at last.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// How long the interceptor may take to take a message in.
@@ -41,6 +44,13 @@ const SEND: Duration = Duration::from_secs(3);
 pub trait ReadPods: Send + Sync {
     /// The pod of that name, if it is there.
     fn pod<'a>(&'a self, namespace: &'a str, name: &'a str) -> BoxFuture<'a, Result<Option<Pod>, CallError>>;
+
+    /// The pods with these labels, or a good part of them.
+    fn pods<'a>(
+        &'a self,
+        namespace: &'a str,
+        selector: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<Pod>, CallError>>;
 }
 
 /// Asks the API server.
@@ -60,6 +70,23 @@ impl ReadPods for ClusterPods {
                 // Somebody waits for this pod.
                 .unary(Priority::Wake, "read a pod that requests wait for", read)
                 .await
+        }
+        .boxed()
+    }
+
+    fn pods<'a>(
+        &'a self,
+        namespace: &'a str,
+        selector: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<Pod>, CallError>> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let params = ListParams::default().labels(selector).limit(MOST_LISTED);
+        async move {
+            let list = api.list(&params);
+            let listed = self
+                .calls
+                .unary(Priority::Normal, "list pods that requests wait for", list);
+            Ok(listed.await?.items)
         }
         .boxed()
     }

@@ -82,6 +82,13 @@ impl Sessions {
         })
     }
 
+    /// Tells every interceptor. One that takes nothing in misses it.
+    pub(super) fn tell_all(&self, message: &Message) {
+        for open in self.lock().open.values() {
+            drop(open.outbox.try_send(Ok(to_interceptor(message.clone()))));
+        }
+    }
+
     /// Registers a hold and asks for it. What was asked is called off again when the guard is dropped.
     fn ask(
         &self,

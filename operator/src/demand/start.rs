@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use dormouse_engine::DemandHub;
+use dormouse_core::demand::RouteKey;
+use dormouse_engine::{DemandHub, Leadership};
 use dormouse_kubernetes::Cluster;
 use dormouse_runtime::Supervisor;
 use dormouse_scalers::OwnAddresses;
@@ -10,6 +11,7 @@ use rustls::server::ResolvesServerCert;
 use tokio::net::TcpListener;
 
 use super::args::DemandArgs;
+use super::obstacles::Obstacles;
 use super::pods::follow_pods;
 use super::probes::ClusterPods;
 use super::reviewer::TokenReviewer;
@@ -39,6 +41,27 @@ impl DemandParts {
             users: RouteUsers::new(addresses.clone()),
             hub: DemandHub::new(addresses, Arc::new(sessions.clone())),
             sessions,
+        }
+    }
+
+    /// What keeps pods from starting that requests wait for, as interceptors are told; `selector` gives the label selector of
+    /// a route's pods.
+    #[must_use]
+    pub fn obstacles(
+        &self,
+        cluster: &Cluster,
+        selector: impl Fn(&RouteKey) -> Option<String> + Send + Sync + 'static,
+        leadership: Arc<dyn Leadership>,
+    ) -> Obstacles {
+        Obstacles {
+            hub: self.hub.clone(),
+            sessions: self.sessions.clone(),
+            pods: Arc::new(ClusterPods {
+                client: cluster.client.clone(),
+                calls: cluster.calls.clone(),
+            }),
+            selector: Box::new(selector),
+            leadership,
         }
     }
 

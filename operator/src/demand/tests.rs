@@ -1,6 +1,7 @@
 //! The demand stream over loopback: real TLS and HTTP/2, and a reviewer that knows whom it is told.
 
 mod fixture;
+mod obstacles;
 mod probes;
 
 use std::sync::Arc;

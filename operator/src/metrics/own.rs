@@ -30,6 +30,8 @@ const DECISION_SECONDS: Buckets = Buckets(&[
 ]);
 /// From a millisecond, which is a timer's own precision, to half a minute.
 const LATENESS_SECONDS: Buckets = Buckets(&[0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0]);
+/// From a millisecond to a second: somebody waits.
+const WAKE_SECONDS: Buckets = Buckets(&[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0]);
 
 #[derive(Debug)]
 pub(super) struct Own {
@@ -37,6 +39,7 @@ pub(super) struct Own {
     read_seconds: Seconds,
     decision_seconds: Histogram,
     lateness_seconds: Histogram,
+    wake_seconds: Histogram,
 }
 
 impl Own {
@@ -46,6 +49,7 @@ impl Own {
             read_seconds: Family::new_with_constructor(REQUEST_SECONDS),
             decision_seconds: DECISION_SECONDS.new_metric(),
             lateness_seconds: LATENESS_SECONDS.new_metric(),
+            wake_seconds: WAKE_SECONDS.new_metric(),
         };
         metrics.register(|registry| {
             registry.register(
@@ -68,6 +72,11 @@ impl Own {
                 "How late polling ticks began",
                 own.lateness_seconds.clone(),
             );
+            registry.register(
+                "dormouse_wake_to_scale_seconds",
+                "From the first report of HTTP demand for a sleeping target to the answer to the change of its replicas",
+                own.wake_seconds.clone(),
+            );
         });
         own
     }
@@ -85,6 +94,10 @@ impl Own {
 
     pub(super) fn decision(&self, took: Duration) {
         self.decision_seconds.observe(took.as_secs_f64());
+    }
+
+    pub(super) fn woke(&self, after: Duration) {
+        self.wake_seconds.observe(after.as_secs_f64());
     }
 
     pub(super) fn tick(&self, late_by: Duration) {

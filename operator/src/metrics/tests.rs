@@ -158,6 +158,7 @@ async fn the_page_is_kedas_field_by_field() {
         "dormouse_source_read_duration_seconds",
         "dormouse_tick_lateness_seconds",
         "dormouse_decision_duration_seconds",
+        "dormouse_wake_to_scale_seconds",
     ] {
         assert!(families.contains_key(own), "{own} is not shown");
     }

@@ -29,6 +29,8 @@ pub struct ServiceSpec {
     /// `ClusterIP`, `NodePort`, `LoadBalancer` or `ExternalName`.
     #[serde(rename = "type")]
     pub type_: String,
+    /// The labels of its pods; none for one whose endpoints somebody else keeps.
+    pub selector: Option<BTreeMap<String, String>>,
     /// Its ports.
     pub ports: Vec<ServicePort>,
 }

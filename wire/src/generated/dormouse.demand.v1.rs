@@ -36,7 +36,7 @@ pub mod from_interceptor {
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FromOperator {
-    #[prost(oneof = "from_operator::Message", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "from_operator::Message", tags = "1, 2, 3, 4, 5")]
     pub message: ::core::option::Option<from_operator::Message>,
 }
 /// Nested message and enum types in `FromOperator`.
@@ -56,6 +56,9 @@ pub mod from_operator {
         /// Ends that.
         #[prost(message, tag = "4")]
         Release(super::HoldRelease),
+        /// What keeps a route's target from starting.
+        #[prost(message, tag = "5")]
+        Obstacle(super::Obstacle),
     }
 }
 /// Names an InterceptorRoute.
@@ -218,6 +221,19 @@ pub mod hold_release {
             }
         }
     }
+}
+/// What keeps a route's target from starting, for those who waited in vain. Said when it is found and again every 20 seconds
+/// while requests wait for the route; forgotten 60 seconds after it was last said.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Obstacle {
+    /// The route.
+    #[prost(message, optional, tag = "1")]
+    pub route: ::core::option::Option<Route>,
+    /// One sentence without a full stop, for whoever sent the request: no names of images, nodes or secrets. Empty: there is
+    /// none any more.
+    #[prost(string, tag = "2")]
+    pub what: ::prost::alloc::string::String,
 }
 /// The pods whose probes an interceptor wants to know, while requests wait for them. Replaces what it wanted before.
 #[allow(clippy::all)]

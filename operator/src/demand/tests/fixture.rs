@@ -108,6 +108,15 @@ impl ReadPods for Pods {
         let pod = self.there.lock().unwrap().get(name).cloned();
         async move { Ok(pod) }.boxed()
     }
+
+    fn pods<'a>(
+        &'a self,
+        _namespace: &'a str,
+        _selector: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<Pod>, CallError>> {
+        let pods = self.there.lock().unwrap().values().cloned().collect();
+        async move { Ok(pods) }.boxed()
+    }
 }
 
 #[derive(Debug)]
