@@ -99,11 +99,20 @@ impl HttpEcho {
         Ok(())
     }
 
-    /// Applies it, and waits until it is known and asleep.
+    /// Applies it, and waits until it is asleep.
     ///
     /// # Errors
-    /// As [`apply`](Self::apply), and when it is not asleep after half a minute.
+    /// As [`ready`](Self::ready), and when it is not asleep after half a minute.
     pub async fn asleep(&self, cluster: &Cluster, namespace: &Namespace) -> Result<()> {
+        self.ready(cluster, namespace).await?;
+        sleeps(namespace, Duration::from_secs(30)).await
+    }
+
+    /// Applies it, and waits until its ScaledObject is in order.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply), and when it is not after 20 s.
+    pub async fn ready(&self, cluster: &Cluster, namespace: &Namespace) -> Result<()> {
         self.apply(cluster, namespace).await?;
         let ready = [
             "wait",
@@ -112,11 +121,8 @@ impl HttpEcho {
             "--for=condition=Ready",
             "--timeout=20s",
         ];
-        namespace
-            .kubectl(&ready)
-            .await
-            .context("the ScaledObject is not in order")?;
-        sleeps(namespace, Duration::from_secs(30)).await
+        let waited = namespace.kubectl(&ready).await;
+        waited.map(drop).context("the ScaledObject is not in order")
     }
 
     fn objects(&self, cluster: &Cluster) -> Result<Vec<Value>> {

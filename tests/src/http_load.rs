@@ -1,5 +1,5 @@
 //! Requests without end, by clients that do what good clients do: they keep their connections, and open another one when the
-//! server closed theirs.
+//! server closed theirs. What must not be sent twice gets a connection of its own, which cannot be closed at that moment.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -193,7 +193,9 @@ impl Client {
                 parts.status,
                 String::from_utf8_lossy(&body)
             );
-            if parts.headers.get(CONNECTION).is_none_or(|value| value != "close") {
+            if self.method.is_idempotent()
+                && parts.headers.get(CONNECTION).is_none_or(|value| value != "close")
+            {
                 self.connection = Some((connection, true));
             }
             return Ok(());

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use dormouse_tests::http_echo::NAME;
-use dormouse_tests::{Cluster, HttpEcho, Installation, Load, Namespace, Tally, Timeline, Visitor};
+use dormouse_tests::{Cluster, HttpEcho, Installation, Load, Namespace, Tally, Timeline, Visitor, Way};
 use http::Method;
 use k8s_openapi::api::apps::v1::Deployment;
 use rand::Rng as _;
@@ -38,13 +38,18 @@ async fn stand(subject: &str, change: impl FnOnce(HttpEcho) -> HttpEcho) -> Resu
         .await?;
     let namespace = Namespace::create(&cluster, subject).await?;
     let echo = change(HttpEcho::new(format!("{}.example.org", namespace.name())));
-    echo.asleep(&cluster, &namespace).await?;
+    echo.ready(&cluster, &namespace).await?;
     let requests = match std::env::var("DORMOUSE_REQUESTS") {
         Ok(text) => text.parse().context("DORMOUSE_REQUESTS is no number")?,
         Err(_) => REQUESTS,
     };
+    let visitor = Visitor::of(&cluster, &installation, echo.host()).await?;
+    visitor
+        .visit(Way::Get)
+        .await
+        .context("before anything is replaced")?;
     Ok(Stand {
-        visitor: Visitor::of(&cluster, &installation, echo.host()).await?,
+        visitor,
         cluster,
         installation,
         namespace,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use dormouse_tests::http_echo::{replicas, sleeps};
-use dormouse_tests::{Cluster, HttpEcho, Installation, Namespace, Visitor, Way, logs};
+use dormouse_tests::{Cluster, HttpEcho, Installation, Namespace, Visitor, Way, logs, until};
 use http::StatusCode;
 use serde_json::json;
 
@@ -82,6 +82,30 @@ async fn hosts_without_a_route_and_routes_without_a_service_are_told_so() -> Res
     ensure!(
         status == StatusCode::NOT_FOUND,
         "a host that no route names: {status}"
+    );
+    namespace
+        .apply(&format!(
+            "apiVersion: http.keda.sh/v1beta1\nkind: InterceptorRoute\nmetadata: {{name: nowhere}}\nspec: {{target: {{service: \
+             nowhere, port: 80}}, rules: [{{hosts: [{host}]}}], scalingMetric: {{concurrency: {{targetValue: 1}}}}}}\n"
+        ))
+        .await?;
+    let condition = [
+        "get",
+        "interceptorroute",
+        "nowhere",
+        "--output=jsonpath={.status.conditions[?(@.type==\"Ready\")]['status','reason','message']}",
+    ];
+    let told = until("the route's owner is told", Duration::from_secs(15), async || {
+        let told = namespace.kubectl(&condition).await?;
+        ensure!(told.starts_with("False"), "{told:?}");
+        Ok(told)
+    })
+    .await?;
+    ensure!(told.contains("ServiceNotFound"), "{told}");
+    let (status, _, body) = visitor.ask("/").await?;
+    ensure!(
+        status == StatusCode::INTERNAL_SERVER_ERROR,
+        "a Service that does not exist: {status}: {body}"
     );
     Ok(())
 }
