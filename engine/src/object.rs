@@ -226,15 +226,6 @@ impl Object {
                 *seen = now;
                 continue;
             }
-            if let Some(Acted {
-                to, result: Ok(()), ..
-            }) = acted
-            {
-                *seen = TargetState {
-                    replicas: to,
-                    version: None,
-                };
-            }
             let outcome = TickOutcome::Decided {
                 record: &record,
                 acted: acted.as_ref(),
@@ -270,8 +261,8 @@ impl Object {
         }
     }
 
-    /// Carries a decision out, if this process still may.
-    async fn act(&self, record: &DecisionRecord, seen: &TargetState) -> Option<Acted> {
+    /// Carries a decision out, if this process still may. What is seen is then the target as it was left.
+    async fn act(&self, record: &DecisionRecord, seen: &mut TargetState) -> Option<Acted> {
         lock(&self.memory.records).push(record.clone());
         let to = record.decision.action.target()?;
         if !self.leadership.is_leader() {
@@ -279,10 +270,18 @@ impl Object {
         }
         let waking = matches!(record.decision.action, Action::Activate { .. });
         let result = within_deadline(self.target.set_replicas(to, seen, waking)).await;
-        self.last_look.forget();
-        if result.is_ok() {
-            self.memory.replicas.store(to, Ordering::Relaxed);
-        }
+        let result = match result {
+            Ok(left) => {
+                self.memory.replicas.store(left.replicas, Ordering::Relaxed);
+                self.last_look.keep(&left);
+                *seen = left;
+                Ok(())
+            }
+            Err(error) => {
+                self.last_look.forget();
+                Err(error)
+            }
+        };
         Some(Acted {
             from: record.observation.replicas,
             to,
