@@ -238,21 +238,13 @@ impl Object {
                 *seen = now;
                 continue;
             }
-            if let Some(Acted {
-                to, result: Ok(()), ..
-            }) = acted
-            {
-                *seen = TargetState {
-                    replicas: to,
-                    version: None,
-                };
-                self.memory.note_seen(seen);
+            let done = acted.as_ref().is_none_or(|acted| acted.result.is_ok());
+            if acted.is_some() && done {
                 if matches!(record.decision.action, Action::Activate { .. }) {
                     self.note_woken();
                 }
                 holds.into_iter().for_each(Hold::slept);
             }
-            let done = acted.as_ref().is_none_or(|acted| acted.result.is_ok());
             let outcome = TickOutcome::Decided {
                 record: &record,
                 acted: acted.as_ref(),
@@ -289,8 +281,8 @@ impl Object {
         }
     }
 
-    /// Carries a decision out, if this process still may.
-    async fn act(&self, record: &DecisionRecord, seen: &TargetState) -> Option<Acted> {
+    /// Carries a decision out, if this process still may. What is seen is then the target as it was left.
+    async fn act(&self, record: &DecisionRecord, seen: &mut TargetState) -> Option<Acted> {
         lock(&self.memory.records).push(record.clone());
         let to = record.decision.action.target()?;
         if !self.leadership.is_leader() {
@@ -301,9 +293,17 @@ impl Object {
             Action::Activate { .. } | Action::RaiseToDemand { .. }
         );
         let result = within_deadline(self.target.set_replicas(to, seen, waking)).await;
-        if result.is_err() {
-            self.memory.last_look.forget();
-        }
+        let result = match result {
+            Ok(left) => {
+                self.memory.note_seen(&left);
+                *seen = left;
+                Ok(())
+            }
+            Err(error) => {
+                self.memory.last_look.forget();
+                Err(error)
+            }
+        };
         Some(Acted {
             from: record.observation.replicas,
             to,

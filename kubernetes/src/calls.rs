@@ -30,6 +30,9 @@ pub const MAX_CALLS: usize = 64;
 pub const KEPT_FOR_WAKES: usize = 8;
 /// The time a call may take, waiting for a permit included.
 pub const DEADLINE: Duration = Duration::from_secs(5);
+/// The part of [`DEADLINE`] that waiting may take. What has waited longer is not sent at all: if it were, with less time than
+/// an answer takes, a line that has once grown long would keep the server busy with calls that all come to nothing.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// How a call is ranked against others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,19 +104,19 @@ impl Calls {
     /// The request is first polled when it has a permit, so a future that is already running gains nothing here.
     ///
     /// # Errors
-    /// The class of the failure; [`CallError::Timeout`] after [`DEADLINE`], [`CallError::Throttled`] at once when the server
-    /// asked for more patience than the deadline leaves.
+    /// The class of the failure; [`CallError::Timeout`] after [`LONGEST_WAIT`] without a permit or after [`DEADLINE`] in all,
+    /// [`CallError::Throttled`] at once when the server asked for more patience than it may wait.
     pub async fn unary<T>(
         &self,
         priority: Priority,
         call: &'static str,
         request: impl Future<Output = Result<T, kube::Error>>,
     ) -> Result<T, CallError> {
-        let deadline = Instant::now() + DEADLINE;
-        let result = match timeout_at(deadline, self.permit(priority, call, deadline)).await {
+        let began = Instant::now();
+        let (sent_by, deadline) = (began + LONGEST_WAIT, began + DEADLINE);
+        let result = match timeout_at(sent_by, self.permit(priority, call, sent_by)).await {
             Ok(Err(error)) => Err(error),
-            // Checked again: permits that free up at the very deadline would each send a request nobody waits for.
-            Ok(Ok(permit)) if Instant::now() < deadline => {
+            Ok(Ok(permit)) => {
                 let _running = Running::start(&self.metrics.running, permit);
                 match timeout_at(deadline, request).await {
                     Err(_) => Err(CallError::Timeout {
@@ -123,7 +126,7 @@ impl Calls {
                     Ok(result) => result.map_err(|error| CallError::classify(call, &error)),
                 }
             }
-            _ => Err(CallError::Timeout {
+            Err(_) => Err(CallError::Timeout {
                 call,
                 stage: "waiting for one of the calls that run at once",
             }),
@@ -143,11 +146,11 @@ impl Calls {
         &self,
         priority: Priority,
         call: &'static str,
-        deadline: Instant,
+        sent_by: Instant,
     ) -> Result<gate::Permit, CallError> {
         loop {
             if let Some(until) = self.pause(priority) {
-                if until >= deadline {
+                if until >= sent_by {
                     return Err(CallError::Throttled {
                         call,
                         retry_after: until - Instant::now(),

@@ -144,6 +144,14 @@ where
         self.lock().ready.len()
     }
 
+    /// Whether `key` is ready or being handled.
+    #[must_use]
+    pub fn is_due(&self, key: &K) -> bool {
+        let state = self.lock();
+        let entry = state.entries.get(key);
+        entry.is_some_and(|entry| !matches!(entry.place, Place::Delayed(_)))
+    }
+
     /// Whether no key is ready, delayed or being handled.
     #[must_use]
     pub fn is_empty(&self) -> bool {

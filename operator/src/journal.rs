@@ -224,6 +224,10 @@ impl OperatorJournal {
             return;
         }
         self.metrics.object_error(key);
+        // Nothing is wrong with the object, and a server that cannot be asked must not be told that of each of them.
+        if let Some(outage) = outage(error) {
+            return warn!(object = %key, %error, outage, "target cannot be read");
+        }
         let message = error.message.as_str();
         let changed = self
             .status
@@ -236,8 +240,7 @@ impl OperatorJournal {
                 // Somebody's doing, and often the first sight of a whole namespace's end.
                 info!(object = %key, error = message, "target is gone");
             } else {
-                let outage = outage(error);
-                warn!(object = %key, error = message, outage, "target cannot be read");
+                warn!(object = %key, error = message, "target cannot be read");
             }
         }
     }

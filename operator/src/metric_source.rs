@@ -4,10 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use dormouse_api::ScaledObject;
 use dormouse_core::Quantity;
 use dormouse_engine::{Engine, Leadership, MetricError, ObjectKey};
+use dormouse_kubernetes::Watched;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::leadership::Fence;
 use crate::metrics_api::{Caller, ExternalMetric, MetricQuery, MetricReadError, MetricSource};
@@ -15,6 +18,9 @@ use crate::peers::{Leader, PeerAnswer};
 
 /// How long a follower waits for the leader.
 const LEADER_DEADLINE: Duration = Duration::from_secs(1);
+/// How long a process that has just started may take to come to an object that is asked for, and how often that is looked at.
+const CATCHING_UP: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// The metric source of an operator.
 pub struct EngineMetrics {
@@ -24,6 +30,10 @@ pub struct EngineMetrics {
     pub fence: Fence,
     /// The way to the leader.
     pub leader: Arc<Leader>,
+    /// All ScaledObjects.
+    pub objects: Watched<ScaledObject>,
+    /// Whether a ScaledObject is about to be set up.
+    pub is_due: Box<dyn Fn(&ObjectKey) -> bool + Send + Sync>,
 }
 
 impl EngineMetrics {
@@ -53,17 +63,39 @@ impl EngineMetrics {
         read_through: bool,
     ) -> Result<ExternalMetric, MetricReadError> {
         let key = ObjectKey::new(query.namespace, query.scaled_object);
-        match self
-            .engine
-            .external_metric(&key, query.metric, read_through)
-            .await
-        {
-            Ok(served) => Ok(ExternalMetric {
-                value: Quantity::from_f64_milli(served.value),
-                timestamp: served.at,
-            }),
-            Err(error) => Err(read_error(error)),
+        let deadline = Instant::now() + CATCHING_UP;
+        loop {
+            let served = self
+                .engine
+                .external_metric(&key, query.metric, read_through)
+                .await;
+            match served {
+                Ok(served) => {
+                    return Ok(ExternalMetric {
+                        value: Quantity::from_f64_milli(served.value),
+                        timestamp: served.at,
+                    });
+                }
+                Err(MetricError::UnknownObject(_)) if self.may_come(&key, deadline).await? => {}
+                Err(error) => return Err(read_error(error)),
+            }
         }
+    }
+
+    /// Whether an object that the engine does not know may be known to it now, having waited a moment for that.
+    async fn may_come(&self, key: &ObjectKey, deadline: Instant) -> Result<bool, MetricReadError> {
+        let synced = timeout_at(deadline, self.objects.synced()).await.is_ok();
+        if synced && !(self.is_due)(key) {
+            // It may have been set up since it was looked for.
+            return Ok(self.engine.view(key).is_some());
+        }
+        if Instant::now() >= deadline {
+            return Err(MetricReadError::CatchingUp {
+                scaled_object: key.name.clone(),
+            });
+        }
+        sleep(LOOK_AGAIN).await;
+        Ok(true)
     }
 }
 

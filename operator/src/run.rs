@@ -400,6 +400,11 @@ async fn serve_metrics_api(
         engine: parts.cx.engine.clone(),
         fence: fence.clone(),
         leader: Arc::new(leader),
+        objects: parts.cx.stores.scaled_objects.clone(),
+        is_due: {
+            let objects = parts.queues.objects.clone();
+            Box::new(move |key| objects.is_due(key))
+        },
     });
     let resolver = certificate.resolver();
     let told = stopping.clone();

@@ -96,6 +96,13 @@ pub fn replicas(scale: &Scale) -> u32 {
     u32::try_from(replicas).unwrap_or(0)
 }
 
+fn state(scale: &Scale) -> TargetState {
+    TargetState {
+        replicas: replicas(scale),
+        version: scale.metadata.resource_version.clone(),
+    }
+}
+
 impl ScaleTarget {
     async fn count_ready(&self) -> Result<u32, CallError> {
         let scale = self.scale(Priority::Normal).await?;
@@ -144,11 +151,7 @@ impl Target for ScaleTarget {
         };
         async move {
             let scale = self.scale(priority).await.map_err(|error| port_error(&error))?;
-            let version = scale.metadata.resource_version.clone();
-            Ok(TargetState {
-                replicas: replicas(&scale),
-                version,
-            })
+            Ok(state(&scale))
         }
         .boxed()
     }
@@ -158,7 +161,7 @@ impl Target for ScaleTarget {
         to: u32,
         seen: &'a TargetState,
         waking: bool,
-    ) -> BoxFuture<'a, Result<(), PortError>> {
+    ) -> BoxFuture<'a, Result<TargetState, PortError>> {
         async move {
             if !self.leadership.is_leader() {
                 return Err(not_leading());
@@ -174,7 +177,7 @@ impl Target for ScaleTarget {
                 .calls
                 .unary(priority, "set the scale of a target", patch)
                 .await;
-            patched.map(drop).map_err(|error| match error {
+            patched.map(|scale| state(&scale)).map_err(|error| match error {
                 CallError::Conflict { .. } => PortError {
                     category: CHANGED,
                     message: error.to_string(),

@@ -95,6 +95,16 @@ async fn scenario(cluster: &Cluster, pair: &Installation) -> Result<()> {
         late.is_empty(),
         "metric reads failed later than {BLIND:?} after the kill: {late:?}"
     );
+    // The process that comes back in the killed pod says so where it does not know an object yet.
+    let denied = reads.failed().into_iter().filter(|read| {
+        let failure = read.failure.as_deref().unwrap_or_default();
+        failure.contains("ScaledObject.keda.sh \"worker\" not found")
+    });
+    let denied: Vec<_> = denied.collect();
+    ensure!(
+        denied.is_empty(),
+        "the ScaledObject was said not to exist: {denied:?}"
+    );
     eprintln!(
         "{} metric reads failed of {}",
         reads.failed().len(),

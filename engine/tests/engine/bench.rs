@@ -196,7 +196,7 @@ impl Target for Port {
         to: u32,
         seen: &'a TargetState,
         _waking: bool,
-    ) -> BoxFuture<'a, Result<(), PortError>> {
+    ) -> BoxFuture<'a, Result<TargetState, PortError>> {
         async move {
             let version = self.0.version.load(Ordering::SeqCst).to_string();
             if seen.version.as_ref().is_some_and(|seen| *seen != version) {
@@ -206,12 +206,15 @@ impl Target for Port {
                 });
             }
             self.0.replicas.store(to, Ordering::SeqCst);
-            self.0.version.fetch_add(1, Ordering::SeqCst);
+            let left = self.0.version.fetch_add(1, Ordering::SeqCst) + 1;
             let at = self.0.elapsed();
             if !self.0.forgetful.load(Ordering::SeqCst) {
                 self.0.changes.lock().unwrap().push((at, to));
             }
-            Ok(())
+            Ok(TargetState {
+                replicas: to,
+                version: Some(left.to_string()),
+            })
         }
         .boxed()
     }

@@ -64,6 +64,8 @@ async fn only_what_waits_for_a_worker_is_ready() {
     let (_log, _stop) = run(&queue, 1, async |_| pending().await);
     sleep(SECOND).await;
     assert_eq!((queue.ready(), queue.len()), (1, 3));
+    let due = ["running", "waiting", "delayed", "unknown"].map(|key| queue.is_due(&key));
+    assert_eq!(due, [true, true, false, false]);
 }
 
 #[tokio::test(start_paused = true)]

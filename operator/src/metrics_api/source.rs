@@ -60,6 +60,14 @@ pub enum MetricReadError {
         /// The ScaledObject asked for.
         scaled_object: String,
     },
+    /// The process has just started, and has not come to the ScaledObject yet.
+    #[error(
+        "error when getting metric values this replica has just started and has not set up ScaledObject {scaled_object:?} yet, if there is one"
+    )]
+    CatchingUp {
+        /// The ScaledObject asked for.
+        scaled_object: String,
+    },
     /// The ScaledObject has no trigger with such a metric.
     #[error("error when getting metric values no matching metrics found for {metric}")]
     UnknownMetric {

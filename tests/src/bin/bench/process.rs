@@ -48,6 +48,18 @@ impl Process {
             .map(|ticks| ticks / TICKS_PER_SECOND)
             .with_context(|| format!("{file} is not understood"))
     }
+
+    /// How long its threads have waited for a processor since their start, in seconds.
+    fn waiting_time(self) -> Result<f64> {
+        let dir = format!("/proc/{}/task", self.0);
+        let threads = fs::read_dir(&dir).with_context(|| format!("unable to list {dir}"))?;
+        let nanoseconds = threads
+            .flatten()
+            // A thread that ends meanwhile has no file.
+            .filter_map(|thread| fs::read_to_string(thread.path().join("schedstat")).ok())
+            .filter_map(|text| text.split_whitespace().nth(1)?.parse::<f64>().ok());
+        Ok(nanoseconds.sum::<f64>() / 1e9)
+    }
 }
 
 /// The processes that a process started and that still run.
@@ -66,16 +78,32 @@ fn ticks(stat: &str) -> Option<f64> {
     Some(user + system)
 }
 
-/// How many processors each of `processes` keeps busy during the next `span`.
-pub(crate) async fn cores(processes: &[Process], span: Duration) -> Result<Vec<f64>> {
-    let all = || -> Result<Vec<f64>> { processes.iter().map(|process| process.processor_time()).collect() };
+/// What a process had of the processors over a while.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Usage {
+    /// Processors kept busy.
+    pub(crate) busy: f64,
+    /// The average number of its threads that could run and waited for a processor that others had.
+    pub(crate) waiting: f64,
+}
+
+/// What each of `processes` has of the processors during the next `span`.
+pub(crate) async fn usage(processes: &[Process], span: Duration) -> Result<Vec<Usage>> {
+    let all = || -> Result<Vec<(f64, f64)>> {
+        let times = processes
+            .iter()
+            .map(|process| Ok((process.processor_time()?, process.waiting_time()?)));
+        times.collect()
+    };
     let (began, before) = (Instant::now(), all()?);
     tokio::time::sleep(span).await;
     let (passed, after) = (began.elapsed().as_secs_f64(), all()?);
-    Ok(before
-        .iter()
-        .zip(&after)
-        .map(|(before, after)| (after - before) / passed)
+    let pairs = before.iter().zip(&after);
+    Ok(pairs
+        .map(|(before, after)| Usage {
+            busy: (after.0 - before.0) / passed,
+            waiting: (after.1 - before.1).max(0.0) / passed,
+        })
         .collect())
 }
 

@@ -15,7 +15,7 @@ use crate::failover::{Loss, lose};
 use crate::figures::Figures;
 use crate::load::{Outcome, steady};
 use crate::objects::{self, Field, Item, TARGET_VALUE, Tally};
-use crate::process::{Process, cores};
+use crate::process::{Process, Usage, usage};
 use crate::reads::{Caller, Direct, Probe, floor, path, through};
 use crate::source::{Group, Source};
 use crate::{Arguments, audit};
@@ -255,16 +255,16 @@ impl Bench<'_> {
         say("asleep");
         sleep(SETTLE).await;
         let (reads, from) = (self.reads(), Timestamp::now());
-        let used = cores(&[pair.leader, pair.follower], STEADY).await?;
+        let used = usage(&[pair.leader, pair.follower], STEADY).await?;
         let note = format!(
             "both replicas; leader {:.3}, follower {:.3}; {:.0} reads/s; {reached}",
-            used[0],
-            used[1],
+            used[0].busy,
+            used[1].busy,
             per_second(self.reads() - reads)
         );
         self.figures.add(
             self.named("cpu", "asleep"),
-            used.iter().sum::<f64>(),
+            used.iter().map(|used| used.busy).sum::<f64>(),
             "cores",
             self.goal(0.05),
             note,
@@ -279,13 +279,18 @@ impl Bench<'_> {
         sleep(4 * QUICK_POLLING * SECOND).await;
         self.record("activate", pair);
         let before = self.reads();
-        let used = cores(&[pair.leader], 2 * QUICK_POLLING * SECOND).await?;
+        let used = usage(&[pair.leader], 2 * QUICK_POLLING * SECOND).await?;
         let note = format!(
             "leader; {:.0} reads/s",
             (self.reads() - before) as f64 / f64::from(2 * QUICK_POLLING)
         );
-        self.figures
-            .add(self.named("cpu", "asleep_at_5s"), used[0], "cores", None, note);
+        self.figures.add(
+            self.named("cpu", "asleep_at_5s"),
+            used[0].busy,
+            "cores",
+            None,
+            note,
+        );
         let at = Instant::now();
         self.source.say(TARGET_VALUE);
         let outcome = awake
@@ -327,16 +332,16 @@ impl Bench<'_> {
         let groups = [Group::Plain, Group::Cached];
         let before = groups.map(|group| self.source.reads(group));
         let from = Timestamp::now();
-        let used = cores(&[pair.leader, pair.follower], STEADY).await?;
+        let used = usage(&[pair.leader, pair.follower], STEADY).await?;
         let after = groups.map(|group| self.source.reads(group));
         let digested = digested.map_or("not taken in".to_owned(), |took| format!("taken in {took:.0?}"));
         let note = format!(
             "both replicas; leader {:.3}, follower {:.3}; {digested} after the intervals were changed; {reached}",
-            used[0], used[1]
+            used[0].busy, used[1].busy
         );
         self.figures.add(
             self.named("cpu", "active"),
-            used.iter().sum::<f64>(),
+            used.iter().map(|used| used.busy).sum::<f64>(),
             "cores",
             self.goal(0.15),
             note,
@@ -398,7 +403,7 @@ impl Bench<'_> {
         let both = [pair.leader, pair.follower];
         let directly = async |way: &Direct| {
             steady(RATE, WARM_UP, |number| way.clone().read(pick(number))).await;
-            let used = cores(&both, LOAD);
+            let used = usage(&both, LOAD);
             let load = steady(RATE, LOAD, |number| way.clone().read(pick(number)));
             tokio::join!(load, used)
         };
@@ -514,8 +519,14 @@ fn per_second(count: u64) -> f64 {
     count as f64 / STEADY.as_secs_f64()
 }
 
-fn busy(used: &[f64]) -> String {
-    format!("leader {:.2} cores, follower {:.2}", used[0], used[1])
+fn busy(used: &[Usage]) -> String {
+    let each = |used: &Usage| {
+        format!(
+            "{:.2} cores and {:.2} threads waiting for one",
+            used.busy, used.waiting
+        )
+    };
+    format!("leader {}, follower {}", each(&used[0]), each(&used[1]))
 }
 
 pub(crate) fn load_average() -> Option<f64> {
