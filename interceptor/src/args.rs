@@ -62,17 +62,24 @@ pub struct InterceptorArgs {
     #[arg(long, env = "KEDA_HTTP_CONNECT_TIMEOUT", default_value = "500ms", value_parser = period)]
     pub connect_timeout: Duration,
     /// Ends the wait for a ready pod where nothing else does.
-    #[arg(long, default_value = "15m", value_parser = period)]
+    #[arg(long, env = "DORMOUSE_MAX_HOLD", default_value = "15m", value_parser = period)]
     pub max_hold: Duration,
+
+    /// How long a client may take for the head of a request.
+    #[arg(long, env = "DORMOUSE_REQUEST_HEADER_TIMEOUT", default_value = "60s", value_parser = period)]
+    pub request_header_timeout: Duration,
+    /// How long a client's connection is kept between two requests.
+    #[arg(long, env = "DORMOUSE_IDLE_TIMEOUT", default_value = "75s", value_parser = period)]
+    pub idle_timeout: Duration,
 
     /// Requests of one route that wait, where the route sets no bound; 0 for the default of 10,000.
     #[arg(long, env = "KEDA_HTTP_COLD_START_MAX_PENDING_REQUESTS", default_value_t = 0)]
     pub cold_start_max_pending_requests: u32,
     /// Requests of all routes that wait.
-    #[arg(long, default_value_t = 20_000)]
+    #[arg(long, env = "DORMOUSE_MAX_PENDING_REQUESTS", default_value_t = 20_000)]
     pub max_pending_requests: u32,
     /// Connections of clients.
-    #[arg(long, default_value_t = 32_768)]
+    #[arg(long, env = "DORMOUSE_MAX_CONNECTIONS", default_value_t = 32_768)]
     pub max_connections: usize,
     /// Say by X-KEDA-HTTP-Cold-Start whether a request had to wait.
     #[arg(long, env = "KEDA_HTTP_ENABLE_COLD_START_HEADER", action = ArgAction::Set, default_value_t = true)]
@@ -161,6 +168,8 @@ impl InterceptorArgs {
         ));
         timeouts.connect = self.connect_timeout;
         timeouts.max_hold = self.max_hold;
+        timeouts.header = self.request_header_timeout;
+        timeouts.keep_alive = self.idle_timeout;
         let agents = self.no_wake_user_agents.iter().filter(|agent| !agent.is_empty());
         let paths = self.no_wake_paths.iter().filter(|path| !path.is_empty());
         config.no_wake = NoWake::new(

@@ -89,9 +89,9 @@ impl Traces {
                 Ok(told) => told,
                 Err(_elapsed) => Err(format!("not within {at_most:?}")),
             };
-            match told {
+            match &told {
                 Ok(()) if !works => info!("traces are told again"),
-                Err(error) if works => warn!(error, "traces cannot be told and are lost"),
+                Err(error) if works => warn!(%error, "traces cannot be told and are lost"),
                 _ => {}
             }
             works = told.is_ok();

@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use dormouse_core::routes::RouteKey;
 use http::header::{HOST, USER_AGENT};
 use http::{HeaderMap, HeaderName, Method, StatusCode, Version, request};
 use tokio::time::Instant;
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::access::{AccessLog, Entry};
 use crate::client::Client;
 use crate::failure::Failure;
-use crate::route::{Route, RouteState};
+use crate::route::{Route, RouteNumber};
 use crate::stats::{MethodLabel, Status};
 use crate::trace::{About, Tracing};
 
@@ -22,7 +22,7 @@ pub(crate) struct Exchange {
     client: Rc<Client>,
     began: Instant,
     method: MethodLabel,
-    route: Option<Arc<RouteState>>,
+    route: Option<RouteNumber>,
     /// `None` until there is an answer; a request that ends without one has a client that left.
     status: Option<Status>,
     record: Option<Box<Record>>,
@@ -42,6 +42,7 @@ struct Record {
     status: u16,
     bytes: u64,
     held: Duration,
+    route: Option<RouteKey>,
     endpoint: Option<SocketAddr>,
     failure: Option<String>,
 }
@@ -63,7 +64,10 @@ impl Exchange {
 
     /// It belongs to this route.
     pub(crate) fn belongs_to(&mut self, route: &Route) {
-        self.route = Some(Arc::clone(route.state()));
+        self.route = Some(route.state().number());
+        if let Some(record) = &mut self.record {
+            record.route = Some(route.state().key().clone());
+        }
     }
 
     /// Whether it is written down when it waits: its wait has to be timed.
@@ -126,10 +130,12 @@ impl Drop for Exchange {
         self.client.activity.end();
         let took = self.began.elapsed();
         let status = self.status.unwrap_or(Status::of(Failure::ClientGone.status()));
-        let route = self.route.as_ref().map(|route| route.number());
-        self.client.worker.tally.request(route, self.method, status, took);
+        self.client
+            .worker
+            .tally
+            .request(self.route, self.method, status, took);
         if let Some(record) = self.record.take() {
-            record.write(self.client.address, took, self.route.as_deref());
+            record.write(self.client.address, took);
         }
     }
 }
@@ -159,14 +165,15 @@ impl Record {
             status: Failure::ClientGone.status().as_u16(),
             bytes: 0,
             held: Duration::ZERO,
+            route: None,
             endpoint: None,
             failure: None,
         })
     }
 
-    fn write(self, client: SocketAddr, duration: Duration, route: Option<&RouteState>) {
+    fn write(self, client: SocketAddr, duration: Duration) {
         if let Some(log) = &self.log {
-            self.write_line(log, client, duration, route);
+            self.write_line(log, client, duration);
         }
         if let Some(tracing) = self.tracing {
             tracing.end(About {
@@ -175,20 +182,14 @@ impl Record {
                 path: self.path,
                 status: self.status,
                 failure: self.failure,
-                route: route.map(|route| route.key().clone()),
+                route: self.route,
                 client,
             });
         }
     }
 
-    fn write_line(
-        &self,
-        log: &AccessLog,
-        client: SocketAddr,
-        duration: Duration,
-        route: Option<&RouteState>,
-    ) {
-        let route = route.map(|route| route.key().to_string());
+    fn write_line(&self, log: &AccessLog, client: SocketAddr, duration: Duration) {
+        let route = self.route.as_ref().map(ToString::to_string);
         log.write(&Entry {
             time: SystemTime::now(),
             client,

@@ -16,6 +16,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tonic::{Request, Response, Status};
 
@@ -64,7 +65,7 @@ async fn collector() -> (SocketAddr, mpsc::Receiver<ExportTraceServiceRequest>) 
 }
 
 fn trace() -> RequestTrace {
-    let at = |millis| SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_000 + millis);
+    let at = |millis: u64| SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_000 + millis);
     let time = |from, to| Span {
         began: at(from),
         ended: at(to),
@@ -155,6 +156,39 @@ async fn what_waits_at_the_end_is_told_and_a_deaf_collector_stops_nothing() {
     let began = Instant::now();
     timeout(PATIENCE, traces.run(end)).await.unwrap();
     assert!(began.elapsed() < LAST * 3, "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_collector_hears_the_same_over_http() {
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!(
+        "--otlp-traces-endpoint=http://{}/v1/traces",
+        listener.local_addr().unwrap()
+    );
+    let flags = [
+        "--otlp-traces-enabled",
+        "--otlp-traces-protocol=http/protobuf",
+        &endpoint,
+    ];
+    let (_sink, traces) = Traces::new(&args(&flags)).unwrap().unwrap();
+    let hearing = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut heard = Vec::new();
+        while !heard.windows(8).any(|window| window == b"shop/web") {
+            assert!(stream.read_buf(&mut heard).await.unwrap() > 0);
+        }
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+        stream.write_all(answer).await.unwrap();
+        // Whatever is left of it.
+        drop(timeout(Duration::from_millis(50), stream.read_buf(&mut heard)).await);
+        heard
+    };
+    let (told, heard) = tokio::join!(traces.tell(vec![trace()]), timeout(PATIENCE, hearing));
+    told.unwrap();
+    let heard = String::from_utf8_lossy(&heard.unwrap()).into_owned();
+    assert!(heard.starts_with("POST /v1/traces HTTP/1.1"), "{heard}");
+    assert!(heard.contains("content-type: application/x-protobuf"), "{heard}");
 }
 
 #[test]
