@@ -231,7 +231,7 @@ async fn listen(
             Some(Order::ProbeSpecs(specs)) => probes::learn(&shared.proxy, &shared.pods, &specs),
             Some(Order::Obstacle(obstacle)) => obstacles::learn(&shared.proxy, obstacle),
             // How far the operator has come changes nothing here: the newest report is sent whether or not it has the others.
-            Some(Order::Acknowledgement(_) | Order::Obstacle(_)) => {}
+            Some(Order::Acknowledgement(_)) => {}
             None => debug!("an order that this interceptor does not know"),
         }
     }
