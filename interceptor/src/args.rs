@@ -7,12 +7,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args};
+use dormouse_core::routes::PathPrefix;
 use dormouse_kubernetes::Namespaces;
+use dormouse_proxy::NoWake;
 use dormouse_runtime::telemetry::{Encoder, LogLevel, TimeEncoding};
 use dormouse_translate::duration;
 use ipnet::IpNet;
 
 use crate::reporter::Access;
+use crate::tls::TlsArgs;
+use crate::traces::TraceArgs;
 
 /// `dormouse interceptor`
 #[derive(Args, Clone, Debug)]
@@ -58,24 +62,50 @@ pub struct InterceptorArgs {
     #[arg(long, env = "KEDA_HTTP_CONNECT_TIMEOUT", default_value = "500ms", value_parser = period)]
     pub connect_timeout: Duration,
     /// Ends the wait for a ready pod where nothing else does.
-    #[arg(long, default_value = "15m", value_parser = period)]
+    #[arg(long, env = "DORMOUSE_MAX_HOLD", default_value = "15m", value_parser = period)]
     pub max_hold: Duration,
+
+    /// How long a client may take for the head of a request.
+    #[arg(long, env = "DORMOUSE_REQUEST_HEADER_TIMEOUT", default_value = "60s", value_parser = period)]
+    pub request_header_timeout: Duration,
+    /// How long a client's connection is kept between two requests.
+    #[arg(long, env = "DORMOUSE_IDLE_TIMEOUT", default_value = "75s", value_parser = period)]
+    pub idle_timeout: Duration,
 
     /// Requests of one route that wait, where the route sets no bound; 0 for the default of 10,000.
     #[arg(long, env = "KEDA_HTTP_COLD_START_MAX_PENDING_REQUESTS", default_value_t = 0)]
     pub cold_start_max_pending_requests: u32,
     /// Requests of all routes that wait.
-    #[arg(long, default_value_t = 20_000)]
+    #[arg(long, env = "DORMOUSE_MAX_PENDING_REQUESTS", default_value_t = 20_000)]
     pub max_pending_requests: u32,
     /// Connections of clients.
-    #[arg(long, default_value_t = 32_768)]
+    #[arg(long, env = "DORMOUSE_MAX_CONNECTIONS", default_value_t = 32_768)]
     pub max_connections: usize,
     /// Say by X-KEDA-HTTP-Cold-Start whether a request had to wait.
     #[arg(long, env = "KEDA_HTTP_ENABLE_COLD_START_HEADER", action = ArgAction::Set, default_value_t = true)]
     pub enable_cold_start_header: bool,
+    /// Write a line of JSON to standard output for each request.
+    #[arg(long, env = "KEDA_HTTP_LOG_REQUESTS", action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
+    pub log_requests: bool,
+    /// Send requests to pods; otherwise to the Service's own address, where meshes and session affinity want them.
+    #[arg(long, env = "KEDA_HTTP_DIRECT_POD_ROUTING", action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = true)]
+    pub direct_pod_routing: bool,
+    /// Idle connections that are kept to all pods, by each data thread.
+    #[arg(long, env = "KEDA_HTTP_MAX_IDLE_CONNS", default_value_t = 1000)]
+    pub max_idle_conns: usize,
+    /// Idle connections that are kept to one pod, by each data thread.
+    #[arg(long, env = "KEDA_HTTP_MAX_IDLE_CONNS_PER_HOST", default_value_t = 200)]
+    pub max_idle_conns_per_host: usize,
     /// Networks whose X-Forwarded headers are believed, separated by commas; all unless given.
     #[arg(long, value_delimiter = ',')]
     pub trusted_proxies: Option<Vec<IpNet>>,
+
+    /// Beginnings of the User-Agents whose requests wake nothing, separated by commas: such as health checks from outside.
+    #[arg(long, env = "DORMOUSE_NO_WAKE_USER_AGENTS", value_delimiter = ',')]
+    pub no_wake_user_agents: Vec<String>,
+    /// Paths whose requests, and those below them, wake nothing, separated by commas.
+    #[arg(long, env = "DORMOUSE_NO_WAKE_PATHS", value_delimiter = ',')]
+    pub no_wake_paths: Vec<String>,
 
     /// How long requests are still taken after the process was told to stop.
     #[arg(long, env = "KEDA_HTTP_SHUTDOWN_DELAY", default_value = "5s", value_parser = period)]
@@ -96,6 +126,12 @@ pub struct InterceptorArgs {
     /// File with the token by which operators know this pod; without it, none is sent.
     #[arg(long)]
     pub operators_token_file: Option<PathBuf>,
+    /// TLS towards clients and pods.
+    #[command(flatten)]
+    pub tls: TlsArgs,
+    /// Traces of requests.
+    #[command(flatten)]
+    pub traces: TraceArgs,
     /// Log level: debug, info, error or a number.
     #[arg(long, default_value = "info")]
     pub zap_log_level: LogLevel,
@@ -117,6 +153,8 @@ impl InterceptorArgs {
         }
         config.bounds.connections = self.max_connections;
         config.bounds.pending = self.max_pending_requests;
+        config.bounds.idle = self.max_idle_conns;
+        config.bounds.idle_per_endpoint = self.max_idle_conns_per_host;
         if self.cold_start_max_pending_requests > 0 {
             config.bounds.pending_per_route = self.cold_start_max_pending_requests;
         }
@@ -130,6 +168,14 @@ impl InterceptorArgs {
         ));
         timeouts.connect = self.connect_timeout;
         timeouts.max_hold = self.max_hold;
+        timeouts.header = self.request_header_timeout;
+        timeouts.keep_alive = self.idle_timeout;
+        let agents = self.no_wake_user_agents.iter().filter(|agent| !agent.is_empty());
+        let paths = self.no_wake_paths.iter().filter(|path| !path.is_empty());
+        config.no_wake = NoWake::new(
+            agents.cloned().collect(),
+            paths.map(|path| PathPrefix::new(path)).collect(),
+        );
         config.trusted_proxies = self.trusted_proxies.clone();
         config.cold_start_header = self.enable_cold_start_header;
         config
@@ -255,8 +301,12 @@ mod tests {
             "KEDA_HTTP_ADMIN_PORT",
             "KEDA_HTTP_COLD_START_MAX_PENDING_REQUESTS",
             "KEDA_HTTP_CONNECT_TIMEOUT",
+            "KEDA_HTTP_DIRECT_POD_ROUTING",
             "KEDA_HTTP_DRAIN_TIMEOUT",
             "KEDA_HTTP_ENABLE_COLD_START_HEADER",
+            "KEDA_HTTP_LOG_REQUESTS",
+            "KEDA_HTTP_MAX_IDLE_CONNS",
+            "KEDA_HTTP_MAX_IDLE_CONNS_PER_HOST",
             "KEDA_HTTP_PROXY_PORT",
             "KEDA_HTTP_READINESS_TIMEOUT",
             "KEDA_HTTP_REQUEST_TIMEOUT",
@@ -264,7 +314,25 @@ mod tests {
             "KEDA_HTTP_SHUTDOWN_DELAY",
             "KEDA_HTTP_WATCH_NAMESPACE",
             "KEDA_RESPONSE_HEADER_TIMEOUT",
+            "OTEL_EXPORTER_OTLP_TRACES_ENABLED",
+            "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
             "OTEL_PROM_EXPORTER_PORT",
+            "KEDA_HTTP_PROXY_TLS_ENABLED",
+            "KEDA_HTTP_PROXY_TLS_PORT",
+            "KEDA_HTTP_PROXY_TLS_CERT_PATH",
+            "KEDA_HTTP_PROXY_TLS_KEY_PATH",
+            "KEDA_HTTP_PROXY_TLS_CERT_STORE_PATHS",
+            "KEDA_HTTP_PROXY_TLS_SKIP_VERIFY",
+            "KEDA_HTTP_PROXY_TLS_MIN_VERSION",
+            "KEDA_HTTP_PROXY_TLS_MAX_VERSION",
+            "KEDA_HTTP_PROXY_TLS_CIPHER_SUITES",
+            "KEDA_HTTP_PROXY_TLS_CURVE_PREFERENCES",
+            "KEDA_HTTP_TLS_CA_DIRS",
+            "KEDA_HTTP_TLS_SKIP_VERIFY",
+            "KEDA_HTTP_TLS_MIN_VERSION",
+            "KEDA_HTTP_TLS_MAX_VERSION",
+            "KEDA_HTTP_TLS_CIPHER_SUITES",
+            "KEDA_HTTP_TLS_CURVE_PREFERENCES",
         ] {
             assert!(names.contains(&name), "{name}");
         }

@@ -7,7 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use dormouse_core::endpoints::{Conditions, Endpoint, EndpointSet, PodKey};
+use dormouse_core::endpoints::{Conditions, Endpoint, EndpointSet, PodKey, Standing};
 use dormouse_core::routes::settings::{Port, ServicePort};
 use dormouse_proxy::Protocol;
 
@@ -22,6 +22,28 @@ pub(crate) struct Backend {
     pub(crate) protocol: Protocol,
     /// The Service's own address and port, where it has one.
     pub(crate) cluster: Option<SocketAddr>,
+}
+
+impl Backend {
+    /// The same through the Service's own address, where it has one: the cluster's network picks the pod. Whether there is a
+    /// pod to pick is still for the slices to say.
+    pub(crate) fn through_service(self) -> Self {
+        let Some(cluster) = self.cluster else {
+            return self;
+        };
+        let reaches = |wanted| self.endpoints.iter().any(|(_, standing)| standing == wanted);
+        let conditions = Conditions {
+            ready: Some(reaches(Standing::Ready)),
+            serving: Some(reaches(Standing::Ready) || reaches(Standing::Leaving)),
+            terminating: Some(!reaches(Standing::Ready)),
+        };
+        let through = conditions.serving.filter(|serving| *serving);
+        let endpoints = through.map(|_| Endpoint::new(cluster, None, conditions));
+        Self {
+            endpoints: EndpointSet::new(endpoints, false),
+            ..self
+        }
+    }
 }
 
 /// Why a Service port leads nowhere.
@@ -127,6 +149,7 @@ fn of_slice(namespace: &Arc<str>, endpoint: &SliceEndpoint, port: u16) -> Option
 fn protocol(app_protocol: Option<&str>) -> Protocol {
     match app_protocol {
         Some("kubernetes.io/h2c") => Protocol::H2c,
+        Some("https" | "kubernetes.io/wss") => Protocol::Https,
         _ => Protocol::Http1,
     }
 }
@@ -135,7 +158,6 @@ fn protocol(app_protocol: Option<&str>) -> Protocol {
 mod tests {
     use std::num::NonZeroU16;
 
-    use dormouse_core::endpoints::Standing;
     use serde_json::json;
 
     use super::*;
@@ -229,6 +251,37 @@ mod tests {
         let backend = resolve(&number(80), Some(&service), &slices).unwrap();
         assert_eq!(backend.endpoints.iter().count(), 0);
         assert_eq!(backend.cluster, None);
+    }
+
+    #[test]
+    fn through_the_service_there_is_one_address_while_there_are_pods() {
+        let spec = json!({"clusterIP": "10.96.0.7", "ports": [{"port": 80}]});
+        let headless = json!({"clusterIP": "None", "ports": [{"port": 80}]});
+        let seen = |spec: &serde_json::Value, pods: serde_json::Value| {
+            let slices = [slice(json!([{"port": 8080}]), pods)];
+            let backend = resolve(&number(80), Some(&service(spec.clone())), &slices).unwrap();
+            let backend = backend.through_service();
+            let seen = backend.endpoints.iter();
+            seen.map(|(endpoint, standing)| (endpoint.address.to_string(), standing))
+                .collect::<Vec<_>>()
+        };
+        let (ready, starting) = (
+            pod("10.0.0.1", "a", "shop", true),
+            pod("10.0.0.2", "b", "shop", false),
+        );
+        let mut leaving = ready.clone();
+        leaving["conditions"] = json!({"ready": false, "serving": true, "terminating": true});
+        let service_address = |standing| vec![("10.96.0.7:80".to_owned(), standing)];
+        assert_eq!(
+            seen(&spec, json!([ready, starting])),
+            service_address(Standing::Ready)
+        );
+        assert_eq!(seen(&spec, json!([leaving])), service_address(Standing::Leaving));
+        assert_eq!(seen(&spec, json!([starting])), []);
+        assert_eq!(
+            seen(&headless, json!([ready])),
+            [("10.0.0.1:8080".to_owned(), Standing::Ready)]
+        );
     }
 
     #[test]

@@ -11,12 +11,18 @@
 mod args;
 mod backend;
 mod backends;
+mod freshness;
+mod metrics;
 mod pages;
 mod queue;
 mod reporter;
 mod routes;
 mod run;
 mod slim;
+mod tls;
+mod traces;
 
 pub use args::InterceptorArgs;
 pub use run::run;
+pub use tls::TlsArgs;
+pub use traces::{TraceArgs, TraceProtocol};

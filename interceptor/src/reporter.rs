@@ -14,6 +14,7 @@ mod bulletin;
 mod connect;
 mod fleet;
 mod holds;
+mod obstacles;
 mod probes;
 mod publish;
 mod session;

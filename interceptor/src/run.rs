@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use dormouse_api::InterceptorRoute;
 use dormouse_core::routes::BuildOptions;
 use dormouse_kubernetes::{Cluster, Watch};
-use dormouse_proxy::{Protocol, Proxy};
+use dormouse_proxy::{AccessLog, Protocol, Proxy};
 use dormouse_runtime::Metrics;
 use dormouse_runtime::admin::{self, Readiness, Ready};
 use dormouse_runtime::shutdown::{self, Supervisor};
@@ -27,14 +27,19 @@ use tracing::{debug, info};
 
 use crate::args::InterceptorArgs;
 use crate::backends::Backends;
+use crate::freshness::Freshness;
+use crate::metrics::PlaneMetrics;
 use crate::pages::{self, ConfigMap};
 use crate::queue;
 use crate::reporter::Reporter;
 use crate::routes::Routes;
-use crate::slim::{EndpointSlice, Service};
+use crate::traces::Traces;
 
 /// Version of this program.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// How long the reader of the access log may take for the last lines.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// Runs the interceptor until it is told to stop.
 ///
@@ -56,7 +61,23 @@ pub async fn run(args: InterceptorArgs) -> anyhow::Result<()> {
 
     let admin_listener = bind(SocketAddr::new(args.bind, args.admin_port), "the admin port").await?;
     let metrics_listener = bind(SocketAddr::new(args.bind, args.metrics_port), "metrics").await?;
-    let proxy = Arc::new(Proxy::start(args.proxy())?);
+    let mut config = args.proxy();
+    if args.log_requests {
+        config.access_log = Some(AccessLog::to(std::io::stdout()).context("unable to write an access log")?);
+    }
+    config.upstream_tls = args.tls.endpoints()?;
+    let listener = args.tls.listener(args.bind)?;
+    let keyring = listener.map(|(listener, keyring)| {
+        config.tls = Some(listener);
+        keyring
+    });
+    let traces = Traces::new(&args.traces)?.map(|(sink, traces)| {
+        config.traces = Some(sink);
+        traces
+    });
+    let log = config.access_log.clone();
+    let proxy = Arc::new(Proxy::start(config)?);
+    PlaneMetrics::register(&proxy, log.clone(), &metrics);
     let health = admin::health(readiness.clone())
         .merge(admin::log_level(telemetry))
         .merge(queue::page(proxy.demand()));
@@ -77,11 +98,25 @@ pub async fn run(args: InterceptorArgs) -> anyhow::Result<()> {
     let end = supervisor.last_token();
     supervisor.spawn_last("reports", reporter.run(args.operators.clone(), end));
     follow_cluster(&args, &cluster, &proxy, &readiness, &mut supervisor);
+    if let Some(traces) = traces {
+        let end = supervisor.last_token();
+        supervisor.spawn_last("traces", traces.run(end));
+    }
+    if let Some(keyring) = keyring {
+        let end = supervisor.last_token();
+        supervisor.spawn_last("certificates", async move {
+            end.run_until_cancelled(keyring.follow()).await;
+        });
+    }
     info!(version = VERSION, address = %proxy.address(), "interceptor started");
     let (delay, drain) = (args.shutdown_delay, args.drain());
     let stopping = supervisor.token();
     supervisor.spawn("requests", serve(proxy, serving, stopping, delay, drain));
-    supervisor.run(stop, delay + drain + shutdown::LAST_GRACE).await?;
+    let ended = supervisor.run(stop, delay + drain + shutdown::LAST_GRACE).await;
+    if let Some(log) = log {
+        log.flush(LAST_LINES);
+    }
+    ended?;
     Ok(())
 }
 
@@ -118,26 +153,36 @@ fn follow_cluster(
     supervisor: &mut Supervisor,
 ) {
     let (client, scope) = (&cluster.client, &args.watch_namespace);
-    let told = proxy.clone();
+    let (told, direct) = (proxy.clone(), args.direct_pod_routing);
     let backends = Backends::new(Box::new(move |port, backend| match backend {
-        Ok(backend) => told.set_endpoints(port, Some(&backend.endpoints), backend.protocol),
+        Ok(backend) => {
+            let backend = if direct {
+                backend
+            } else {
+                backend.through_service()
+            };
+            told.set_endpoints(port, Some(&backend.endpoints), backend.protocol);
+        }
         Err(why) => {
             debug!(%port, %why, "a Service port leads nowhere");
             told.set_endpoints(port, None, Protocol::default());
         }
     }));
+    let freshness = Freshness::default();
     let (services, follow_services) = backends
-        .follow_services(Watch::<Service>::within(client, scope))
+        .follow_services(freshness.of("Services", Watch::within(client, scope)))
         .start();
     let (slices, follow_slices) = backends
-        .follow_slices(Watch::<EndpointSlice>::within(client, scope))
+        .follow_slices(freshness.of("EndpointSlices", Watch::within(client, scope)))
         .start();
     let (maps, follow_maps) = pages::follow(Watch::<ConfigMap>::within(client, scope), proxy.clone()).start();
     let changed = Arc::new(Notify::new());
     let notify = changed.clone();
-    let (watched, follow_objects) = Watch::<InterceptorRoute>::within(client, scope)
-        .on_change(move |_, _| notify.notify_one())
-        .start();
+    let objects = freshness.of(
+        "InterceptorRoutes",
+        Watch::<InterceptorRoute>::within(client, scope),
+    );
+    let (watched, follow_objects) = objects.on_change(move |_, _| notify.notify_one()).start();
     let routes = Routes {
         watched: watched.clone(),
         changed,
@@ -148,6 +193,7 @@ fn follow_cluster(
         },
     };
     let built = readiness.check("routes and their endpoints");
+    let fresh = readiness.check("news of the cluster");
     let follow_routes = async move {
         // A route whose Service is not known yet would seem to have none.
         tokio::join!(
@@ -169,6 +215,7 @@ fn follow_cluster(
     to_the_end("watch of ConfigMaps", follow_maps.boxed());
     to_the_end("watch of InterceptorRoutes", follow_objects.boxed());
     to_the_end("table of routes", follow_routes.boxed());
+    to_the_end("freshness", freshness.follow(fresh).boxed());
 }
 
 #[cfg(test)]

@@ -18,9 +18,10 @@ use crate::client::Client;
 use crate::failure::Failure;
 use crate::gate::{Grant, Place};
 use crate::load::{InFlight, Pending};
-use crate::peer::PeerLoad;
-use crate::route::Route;
-use crate::upstream::{Known, Protocol, Upstream};
+use crate::peer::{Peer, PeerLoad};
+use crate::route::{Route, RouteNumber};
+use crate::stats::{HoldEnd, Tally};
+use crate::upstream::{Known, Protocol, TlsName, Upstream};
 
 /// How long a request goes on after its endpoint did not take it, if there are no others.
 const KEEP_TRYING: Duration = Duration::from_secs(60);
@@ -36,7 +37,9 @@ pub(crate) struct Admission {
     /// When it has waited for long enough.
     patience: Instant,
     deadline: Option<Instant>,
-    waited: bool,
+    /// When it began to wait first, if it did, and for how long it has waited in all.
+    waits_since: Option<Instant>,
+    held: Duration,
     /// The last endpoint that failed it, and how.
     failed: Option<(u64, String)>,
 }
@@ -52,6 +55,8 @@ enum Count {
 pub(crate) struct Passage {
     pub(crate) load: PeerLoad,
     pub(crate) protocol: Protocol,
+    /// How the endpoint is known, if it speaks TLS.
+    pub(crate) tls: Option<Arc<TlsName>>,
     /// Where it came through the gate.
     pub(crate) grant: Option<Grant>,
     /// Whether the endpoint only stands in for the route's own.
@@ -84,7 +89,8 @@ impl Admission {
             route,
             patience: now + waits.readiness,
             deadline: waits.request.map(|request| now + request),
-            waited: false,
+            waits_since: None,
+            held: Duration::ZERO,
             failed: None,
         }
     }
@@ -97,6 +103,10 @@ impl Admission {
         if !self.is_counted {
             return self.pick(self.route.target()).ok_or(Turned::AnswerOurselves);
         }
+        // A fallback took it and failed.
+        if self.count.is_none() {
+            self.count = Some(Count::InFlight(InFlight::count(Arc::clone(&self.route))));
+        }
         // After it was counted: see `RouteState::is_on_hold`.
         if self.route.state().is_open()
             && let Some(passage) = self.pick(self.route.target())
@@ -105,6 +115,7 @@ impl Admission {
         }
         let view = self.route.target().view();
         if view.known == Known::Missing {
+            drop(view);
             return self.fall_back().ok_or(Turned::Failure(Failure::TargetMissing));
         }
         if view.usable().is_empty() && self.route.placeholder().is_some() {
@@ -139,12 +150,29 @@ impl Admission {
 
     /// Whether it had to wait for an endpoint.
     pub(crate) fn waited(&self) -> bool {
-        self.waited
+        self.waits_since.is_some()
+    }
+
+    /// How long it has waited for one.
+    pub(crate) fn held(&self) -> Duration {
+        self.held
+    }
+
+    /// How long ago an endpoint became one that gets requests, if this one waited for it then.
+    pub(crate) fn since_usable(&self, peer: &Peer) -> Option<Duration> {
+        let (began, usable) = (self.waits_since?, peer.usable_since()?);
+        (began <= usable).then(|| usable.elapsed())
+    }
+
+    /// Its route.
+    pub(crate) fn route(&self) -> &Route {
+        &self.route
     }
 
     async fn wait(&mut self) -> Result<Passage, Turned> {
-        self.waited = true;
         self.become_pending()?;
+        let mut hold = Hold::begin(&self.client, &self.route);
+        self.waits_since.get_or_insert(hold.began);
         let place = if self.failed.is_some() {
             Place::Front
         } else {
@@ -155,17 +183,35 @@ impl Admission {
         self.route.state().pump();
         let granted = self.turn(turn).await;
         self.become_in_flight();
+        self.held += hold.began.elapsed();
         match granted {
-            Ok(mut grant) => Ok(Passage {
-                load: grant.take_load(),
-                protocol: self.route.target().view().protocol,
-                grant: Some(grant),
-                is_fallback: false,
-            }),
-            Err(failure @ (Failure::NotReady(_) | Failure::Unreachable(_))) => {
-                self.fall_back().ok_or(failure.into())
+            Ok(mut grant) => {
+                hold.end = HoldEnd::Endpoint;
+                let view = self.route.target().view();
+                Ok(Passage {
+                    load: grant.take_load(),
+                    protocol: view.protocol,
+                    tls: view.tls.clone(),
+                    grant: Some(grant),
+                    is_fallback: false,
+                })
             }
-            Err(failure) => Err(failure.into()),
+            Err(failure @ (Failure::NotReady(..) | Failure::Unreachable(_))) => {
+                let fallback = self.fall_back();
+                hold.end = match fallback {
+                    Some(_) => HoldEnd::Fallback,
+                    None => HoldEnd::Timeout,
+                };
+                fallback.ok_or(failure.into())
+            }
+            Err(failure) => {
+                hold.end = match failure {
+                    Failure::ClientGone => HoldEnd::Left,
+                    Failure::TooLong(_) => HoldEnd::Timeout,
+                    _ => HoldEnd::Turned,
+                };
+                Err(failure.into())
+            }
         }
     }
 
@@ -190,12 +236,14 @@ impl Admission {
                 Failure::TooLong(waits.request.unwrap_or_default())
             }
             (Some((_, how)), _) => Failure::Unreachable(how.clone()),
-            (None, _) => Failure::NotReady(waits.readiness),
+            (None, _) => Failure::NotReady(waits.readiness, self.route.state().obstacle()),
         }
     }
 
-    fn fall_back(&self) -> Option<Passage> {
+    /// A way to the fallback, where the request is no load of its route any more: it keeps no pod of it.
+    fn fall_back(&mut self) -> Option<Passage> {
         let passage = self.pick(self.route.fallback()?)?;
+        self.count = None;
         Some(Passage {
             is_fallback: true,
             ..passage
@@ -209,6 +257,7 @@ impl Admission {
         Some(Passage {
             load,
             protocol: view.protocol,
+            tls: view.tls.clone(),
             grant: None,
             is_fallback: false,
         })
@@ -241,5 +290,30 @@ impl Admission {
             Count::Pending(pending) => Count::InFlight(pending.into_in_flight()),
             in_flight => in_flight,
         });
+    }
+}
+
+/// A wait for an endpoint, counted when it is over. One that is just dropped has a client that left.
+struct Hold {
+    tally: Arc<Tally>,
+    route: RouteNumber,
+    began: Instant,
+    end: HoldEnd,
+}
+
+impl Hold {
+    fn begin(client: &Client, route: &Route) -> Self {
+        Self {
+            tally: Arc::clone(&client.worker.tally),
+            route: route.state().number(),
+            began: Instant::now(),
+            end: HoldEnd::Left,
+        }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.tally.hold(self.route, self.end, self.began.elapsed());
     }
 }

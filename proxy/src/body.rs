@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::client::Exchange;
+use crate::exchange::Exchange;
 use crate::expect::Expectation;
 use crate::load::InFlight;
 use crate::peer::PeerLoad;
@@ -218,10 +218,14 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut self.content {
-            Content::Ours(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Content::Endpoint(endpoint) => endpoint.poll_frame(cx),
+        let frame = match &mut self.content {
+            Content::Ours(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
+            Content::Endpoint(endpoint) => ready!(endpoint.poll_frame(cx)),
+        };
+        if let (Some(exchange), Some(Ok(frame))) = (&mut self.exchange, &frame) {
+            exchange.sent(frame.data_ref().map_or(0, Bytes::len));
         }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -10,7 +10,6 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::activity::Activity;
-use crate::stream::ClientStream;
 use crate::worker::Worker;
 
 /// One client connection.
@@ -20,6 +19,8 @@ pub(crate) struct Client {
     pub(crate) address: SocketAddr,
     /// Whether it is believed what it says about clients of its own.
     pub(crate) trusted: bool,
+    /// Whether it speaks TLS.
+    pub(crate) secure: bool,
     pub(crate) activity: Arc<Activity>,
     socket: Arc<OwnedWriteHalf>,
     /// Its place among the connections that there may be; an upgraded one keeps it.
@@ -30,7 +31,8 @@ impl Client {
     pub(crate) fn new(
         worker: Rc<Worker>,
         address: SocketAddr,
-        stream: &ClientStream,
+        secure: bool,
+        socket: Arc<OwnedWriteHalf>,
         activity: Arc<Activity>,
         permit: OwnedSemaphorePermit,
     ) -> Self {
@@ -45,16 +47,9 @@ impl Client {
             address,
             trusted,
             activity,
-            socket: stream.write_half(),
+            secure,
+            socket,
             _permit: permit,
-        }
-    }
-
-    /// Begins to answer a request.
-    pub(crate) fn begin(&self) -> Exchange {
-        self.activity.begin();
-        Exchange {
-            activity: Arc::clone(&self.activity),
         }
     }
 
@@ -68,17 +63,5 @@ impl Client {
             Ok(ready) if !ready.is_read_closed() => pending().await,
             _ => {}
         }
-    }
-}
-
-/// A request that is being answered, until this is dropped.
-#[derive(Debug)]
-pub(crate) struct Exchange {
-    activity: Arc<Activity>,
-}
-
-impl Drop for Exchange {
-    fn drop(&mut self) {
-        self.activity.end();
     }
 }

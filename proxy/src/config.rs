@@ -2,15 +2,33 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+
+use crate::access::AccessLog;
+use crate::no_wake::NoWake;
+use crate::trace::TraceSink;
+
+/// A listener for requests over TLS.
+#[derive(Clone, Debug)]
+pub struct TlsListener {
+    /// Where they come in. Port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// Certificates and versions. Clients choose HTTP/2 or HTTP/1.1 by its `alpn_protocols`.
+    pub server: Arc<rustls::ServerConfig>,
+}
 
 /// How the proxy listens, what it holds at most and how long it waits.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where requests come in. Port 0 takes any free one.
     pub listen: SocketAddr,
+    /// Where requests come in over TLS, if anywhere.
+    pub tls: Option<TlsListener>,
+    /// How endpoints that speak TLS are known; without it, none is.
+    pub upstream_tls: Option<Arc<rustls::ClientConfig>>,
     /// Threads that carry requests, each with a listener of its own.
     pub threads: NonZeroUsize,
     /// What is held at most.
@@ -21,6 +39,12 @@ pub struct Config {
     pub trusted_proxies: Option<Vec<IpNet>>,
     /// Whether responses say by `X-KEDA-HTTP-Cold-Start` if they had to wait for an endpoint.
     pub cold_start_header: bool,
+    /// Requests that wake nothing.
+    pub no_wake: NoWake,
+    /// Who is told of each request that is traced; nobody by default.
+    pub traces: Option<TraceSink>,
+    /// Where a line is written for each request; nowhere by default.
+    pub access_log: Option<AccessLog>,
 }
 
 impl Config {
@@ -29,11 +53,16 @@ impl Config {
     pub fn new(listen: SocketAddr) -> Self {
         Self {
             listen,
+            tls: None,
+            upstream_tls: None,
             threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             bounds: Bounds::default(),
             timeouts: Timeouts::default(),
             trusted_proxies: None,
             cold_start_header: true,
+            no_wake: NoWake::default(),
+            traces: None,
+            access_log: None,
         }
     }
 }
@@ -47,6 +76,10 @@ pub struct Bounds {
     pub pending_per_route: u32,
     /// Requests of all routes that wait for an endpoint.
     pub pending: u32,
+    /// Idle connections to all endpoints, of each thread.
+    pub idle: usize,
+    /// Idle connections to one endpoint, of each thread.
+    pub idle_per_endpoint: usize,
 }
 
 impl Default for Bounds {
@@ -55,6 +88,8 @@ impl Default for Bounds {
             connections: 32_768,
             pending_per_route: 10_000,
             pending: 20_000,
+            idle: 1000,
+            idle_per_endpoint: 200,
         }
     }
 }

@@ -10,11 +10,14 @@ use std::time::Duration;
 
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
 use crate::body::RequestBody;
 use crate::worker::LocalExecutor;
@@ -39,6 +42,12 @@ pub(crate) enum ConnectError {
     /// Nothing came back in time.
     #[error("no connection within {0:?}")]
     Silent(Duration),
+    /// It is no endpoint that TLS can be spoken with as things are set.
+    #[error("this proxy does not speak TLS with it")]
+    NoTls,
+    /// It has no certificate that can be believed, or speaks no TLS.
+    #[error("TLS: {0}")]
+    Tls(#[source] io::Error),
     /// It does not speak the protocol.
     #[error("{0}")]
     Handshake(#[from] hyper::Error),
@@ -46,8 +55,8 @@ pub(crate) enum ConnectError {
 
 /// The socket of an endpoint, which notes whether anything came back.
 #[derive(Debug)]
-pub(crate) struct EndpointStream {
-    tcp: TcpStream,
+pub(crate) struct EndpointStream<S> {
+    stream: S,
     /// Only the connection's own task and the request on it use it; hyper wants the socket to be `Send`.
     received: Arc<AtomicBool>,
 }
@@ -76,9 +85,37 @@ impl Http1 {
 /// # Errors
 /// The endpoint does not take the connection within `at_most`.
 pub(crate) async fn http1(address: SocketAddr, at_most: Duration) -> Result<Http1, ConnectError> {
+    over(tcp(address, at_most).await?, address).await
+}
+
+/// Connects for HTTP/1.1 over TLS, with an endpoint that has a certificate for `name`.
+///
+/// # Errors
+/// The endpoint does not take the connection within `at_most`, does not shake hands within twice as long again, or is not to
+/// be believed.
+pub(crate) async fn https(
+    address: SocketAddr,
+    config: &Arc<ClientConfig>,
+    name: &ServerName<'static>,
+    at_most: Duration,
+) -> Result<Http1, ConnectError> {
+    let tcp = tcp(address, at_most).await?;
+    let within = at_most.saturating_mul(2);
+    let shaking = timeout(
+        within,
+        TlsConnector::from(Arc::clone(config)).connect(name.clone(), tcp),
+    );
+    let stream = shaking.await.map_err(|_| ConnectError::Silent(within))?;
+    over(stream.map_err(ConnectError::Tls)?, address).await
+}
+
+async fn over<S>(stream: S, address: SocketAddr) -> Result<Http1, ConnectError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let received = Arc::new(AtomicBool::new(false));
     let stream = EndpointStream {
-        tcp: tcp(address, at_most).await?,
+        stream,
         received: Arc::clone(&received),
     };
     let (sender, connection) = http1::Builder::new()
@@ -127,14 +164,14 @@ async fn tcp(address: SocketAddr, at_most: Duration) -> Result<TcpStream, Connec
     Ok(tcp)
 }
 
-impl AsyncRead for EndpointStream {
+impl<S: AsyncRead + Unpin> AsyncRead for EndpointStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.tcp).poll_read(cx, buf))?;
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         if buf.filled().len() > before {
             self.received.store(true, Ordering::Relaxed);
         }
@@ -142,9 +179,9 @@ impl AsyncRead for EndpointStream {
     }
 }
 
-impl AsyncWrite for EndpointStream {
+impl<S: AsyncWrite + Unpin> AsyncWrite for EndpointStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write(cx, buf)
+        Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -152,18 +189,18 @@ impl AsyncWrite for EndpointStream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs)
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

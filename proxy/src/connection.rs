@@ -11,9 +11,11 @@ use std::time::Duration;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+use tokio_rustls::TlsAcceptor;
 
 use crate::activity::Activity;
 use crate::client::Client;
@@ -37,13 +39,45 @@ pub(crate) async fn serve(
     let Ok(Ok(version)) = timeout_at(first_byte, stream.version()).await else {
         return;
     };
-    let client = Rc::new(Client::new(
-        Rc::clone(&worker),
-        address,
-        &stream,
-        activity,
-        permit,
-    ));
+    let write_half = stream.write_half();
+    let client = Client::new(Rc::clone(&worker), address, false, write_half, activity, permit);
+    serve_requests(stream, version, client).await;
+}
+
+/// The same over TLS, by whose handshake the client chooses its version of HTTP.
+pub(crate) async fn serve_tls(
+    worker: Rc<Worker>,
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    address: SocketAddr,
+    permit: OwnedSemaphorePermit,
+) {
+    let activity = Arc::new(Activity::new());
+    let stream = ClientStream::new(stream, Arc::clone(&activity));
+    let write_half = stream.write_half();
+    let ready = Instant::now() + worker.shared.config.timeouts.first_byte;
+    let stream = match timeout_at(ready, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::trace!(client = %address, error = %error, "no TLS");
+            return;
+        }
+        Err(_) => return,
+    };
+    let version = match stream.get_ref().1.alpn_protocol() {
+        Some(b"h2") => Version::Http2,
+        _ => Version::Http1,
+    };
+    let client = Client::new(Rc::clone(&worker), address, true, write_half, activity, permit);
+    serve_requests(stream, version, client).await;
+}
+
+async fn serve_requests<S>(stream: S, version: Version, client: Client)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let client = Rc::new(client);
+    let worker = Rc::clone(&client.worker);
     let service = {
         let client = Rc::clone(&client);
         service_fn(move |request: hyper::Request<Incoming>| request::serve(Rc::clone(&client), request))

@@ -1,5 +1,7 @@
 //! Why a request got no answer from an endpoint, and what its client gets instead: the only place that picks a status.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
@@ -30,6 +32,9 @@ pub(crate) enum Failure {
     /// The answer that its route has for it is not there.
     #[error("the route's response does not exist")]
     PageMissing,
+    /// It must not wake its application, which sleeps.
+    #[error("the application sleeps, and this request does not wake it")]
+    Asleep,
     /// As many requests wait as may.
     #[error("too many requests wait for this application to start")]
     Overflow,
@@ -40,8 +45,8 @@ pub(crate) enum Failure {
     #[error("this proxy is stopping")]
     Stopping,
     /// No endpoint was there in time.
-    #[error("the application did not start within {0:?}")]
-    NotReady(Duration),
+    #[error("the application did not start within {0:?}{because}", because = Because(.1))]
+    NotReady(Duration, Option<Arc<str>>),
     /// No endpoint took it in time.
     #[error("the application does not take connections: {0}")]
     Unreachable(String),
@@ -62,6 +67,18 @@ pub(crate) enum Failure {
     ClientGone,
 }
 
+/// The reason behind a sentence, where there is one.
+struct Because<'f>(&'f Option<Arc<str>>);
+
+impl fmt::Display for Because<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(reason) => write!(f, ": {reason}"),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Failure {
     /// The status that stands for it.
     pub(crate) fn status(&self) -> StatusCode {
@@ -72,8 +89,10 @@ impl Failure {
             Self::TargetMissing | Self::PageMissing => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NoBody => StatusCode::REQUEST_TIMEOUT,
             Self::Broken(_) | Self::Unreachable(_) => StatusCode::BAD_GATEWAY,
-            Self::Overflow | Self::RouteGone | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-            Self::NotReady(_) | Self::NoAnswer(_) | Self::TooLong(_) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Asleep | Self::Overflow | Self::RouteGone | Self::Stopping => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::NotReady(..) | Self::NoAnswer(_) | Self::TooLong(_) => StatusCode::GATEWAY_TIMEOUT,
             // Seen by nobody but metrics; nginx made the number known.
             Self::ClientGone => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
         }
@@ -197,7 +216,7 @@ mod tests {
     fn grpc_clients_get_their_status() {
         for (failure, status) in [
             (Failure::Overflow, "14"),
-            (Failure::NotReady(Duration::from_secs(1)), "4"),
+            (Failure::NotReady(Duration::from_secs(1), None), "4"),
             (Failure::NoRoute, "12"),
             (Failure::Broken("x".into()), "14"),
         ] {

@@ -88,7 +88,7 @@ pub(crate) async fn forward(
     limits: &Limits,
 ) -> Result<Answer, Unanswered> {
     match passage.protocol {
-        Protocol::Http1 => forward_http1(worker, passage, outbound, limits).await,
+        Protocol::Http1 | Protocol::Https => forward_http1(worker, passage, outbound, limits).await,
         Protocol::H2c => forward_http2(worker, passage, outbound, limits).await,
     }
 }
@@ -107,7 +107,11 @@ async fn forward_http1(
         (false, true) => Age::Any,
         (false, false) => Age::Fresh,
     };
-    let mut lease = match worker.pool.http1(peer, limits.target, age).await {
+    let mut lease = match worker
+        .pool
+        .http1(peer, passage.tls.as_deref(), limits.target, age)
+        .await
+    {
         Ok(lease) => lease,
         Err(error) => return Err(not_connected(outbound, &error)),
     };
@@ -168,11 +172,14 @@ async fn forward_http2(
 
 fn not_connected(outbound: Outbound, error: &ConnectError) -> Unanswered {
     let how = error.to_string();
+    // Our probes find nothing wrong with one that takes connections and then does not speak as it should: it gets as many
+    // tries as one that breaks off.
+    let seen = !matches!(error, ConnectError::Refused(_) | ConnectError::Silent(_));
     Unanswered::Again(Again {
         outbound: Box::new(outbound),
         how,
         blame: true,
-        seen: false,
+        seen,
     })
 }
 

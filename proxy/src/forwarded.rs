@@ -23,10 +23,17 @@ const OTHERS: [HeaderName; 3] = [
 /// `Forwarded` is continued and never begun: who reads it prefers it to the `X-Forwarded-*` of the proxies before, which
 /// know more.
 pub(crate) fn add(headers: &mut HeaderMap, client: &Client, host: Option<&HeaderValue>) {
-    add_to(headers, client.address.ip(), client.trusted, host);
+    let proto = if client.secure { "https" } else { "http" };
+    add_to(headers, client.address.ip(), proto, client.trusted, host);
 }
 
-fn add_to(headers: &mut HeaderMap, client: IpAddr, trusted: bool, host: Option<&HeaderValue>) {
+fn add_to(
+    headers: &mut HeaderMap,
+    client: IpAddr,
+    proto: &'static str,
+    trusted: bool,
+    host: Option<&HeaderValue>,
+) {
     if !trusted {
         for name in [FOR, HOST, PROTO, FORWARDED].iter().chain(&OTHERS) {
             headers.remove(name);
@@ -41,8 +48,8 @@ fn add_to(headers: &mut HeaderMap, client: IpAddr, trusted: bool, host: Option<&
         let mut text = String::new();
         join(&mut text, headers, &FORWARDED);
         let written = match client {
-            IpAddr::V4(address) => write!(text, "for={address};proto=http"),
-            IpAddr::V6(address) => write!(text, "for=\"[{address}]\";proto=http"),
+            IpAddr::V4(address) => write!(text, "for={address};proto={proto}"),
+            IpAddr::V6(address) => write!(text, "for=\"[{address}]\";proto={proto}"),
         };
         written.ok();
         set(headers, FORWARDED, text);
@@ -50,7 +57,7 @@ fn add_to(headers: &mut HeaderMap, client: IpAddr, trusted: bool, host: Option<&
     if let Some(host) = host {
         headers.entry(HOST).or_insert_with(|| host.clone());
     }
-    headers.entry(PROTO).or_insert(HeaderValue::from_static("http"));
+    headers.entry(PROTO).or_insert(HeaderValue::from_static(proto));
 }
 
 /// The lines of a list as one that can be continued.
@@ -80,7 +87,13 @@ mod tests {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         let host = HeaderValue::from_static("shop.example.com");
-        add_to(&mut headers, client.parse().unwrap(), trusted, Some(&host));
+        add_to(
+            &mut headers,
+            client.parse().unwrap(),
+            "http",
+            trusted,
+            Some(&host),
+        );
         let mut lines: Vec<_> = headers
             .iter()
             .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))

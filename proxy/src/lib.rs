@@ -12,6 +12,7 @@
 //! is read from snapshots and counted in atomics; locks are for what waits and for what changes. No Kubernetes here: what
 //! there is to know of it comes in through [`Proxy`].
 
+mod access;
 mod activity;
 mod admit;
 mod answers;
@@ -21,6 +22,7 @@ mod config;
 mod connect;
 mod connection;
 mod demand;
+mod exchange;
 mod expect;
 mod failure;
 mod forward;
@@ -30,6 +32,7 @@ mod headers;
 mod inbound;
 mod listener;
 mod load;
+mod no_wake;
 mod outbound;
 mod peer;
 mod pool;
@@ -39,15 +42,21 @@ mod random;
 mod request;
 mod route;
 mod shared;
+mod stats;
 mod stream;
 mod thread;
+mod trace;
 mod upgrade;
 mod upstream;
 mod websocket;
 mod worker;
 
-pub use config::{Bounds, Config, Timeouts};
+pub use access::AccessLog;
+pub use config::{Bounds, Config, Timeouts, TlsListener};
 pub use demand::{Demand, RouteLoad};
+pub use no_wake::NoWake;
 pub use probe::{Check, HttpCheck, Probe, ProbeSpec, Scheme};
 pub use proxy::{Drained, Held, HoldOutcome, Proxy, StartError};
+pub use stats::{FirstBytes, Histogram, HoldEnd, Holds, RequestStats, Requests, Status};
+pub use trace::{Hold, RequestTrace, Span, TraceSink, Upstream};
 pub use upstream::Protocol;

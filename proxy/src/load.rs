@@ -84,7 +84,8 @@ impl InFlight {
         Self::count(route)
     }
 
-    fn count(route: Arc<Route>) -> Self {
+    /// Counts one that is known already.
+    pub(crate) fn count(route: Arc<Route>) -> Self {
         route.load().in_flight.fetch_add(1, Ordering::SeqCst);
         Self { route }
     }

@@ -2,7 +2,7 @@
 
 use http::header::{HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, Scheme};
-use http::{HeaderValue, Method, Request, Uri, Version, request};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, request};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -51,6 +51,11 @@ impl Outbound {
     /// Its head.
     pub(crate) fn head(&self) -> &request::Parts {
         &self.head
+    }
+
+    /// What of its headers depends on the endpoint may be set here.
+    pub(crate) fn headers_mut(&mut self) -> &mut HeaderMap {
+        &mut self.head.headers
     }
 
     /// Whether a connection that was used before has failed it.

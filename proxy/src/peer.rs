@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use dormouse_core::endpoints::PodKey;
+use tokio::time::Instant;
 
 use crate::upstream::Upstream;
 
@@ -19,6 +20,8 @@ pub(crate) struct Peer {
     pub(crate) pod: Option<PodKey>,
     in_flight: AtomicU32,
     flags: Flags,
+    /// When it was first known to serve.
+    usable_since: OnceLock<Instant>,
     /// The Service ports that list it. Locked when slices change and when its standing does, never on a request's way.
     users: Mutex<Vec<Weak<Upstream>>>,
 }
@@ -47,6 +50,7 @@ impl Peer {
             pod,
             in_flight: AtomicU32::new(0),
             flags: Flags::default(),
+            usable_since: OnceLock::new(),
             users: Mutex::default(),
         }
     }
@@ -71,12 +75,15 @@ impl Peer {
         self.flags.answered.load(Ordering::Relaxed)
     }
 
-    /// It began a response.
-    pub(crate) fn answered(&self) {
+    /// It began a response; says whether that is its first.
+    pub(crate) fn answered(&self) -> bool {
         // A store on every response would move the cache line between the threads for nothing.
-        if !self.has_answered() {
-            self.flags.answered.store(true, Ordering::Relaxed);
-        }
+        !self.has_answered() && !self.flags.answered.swap(true, Ordering::Relaxed)
+    }
+
+    /// When it was first known to serve, if it ever was.
+    pub(crate) fn usable_since(&self) -> Option<Instant> {
+        self.usable_since.get().copied()
     }
 
     /// Whether it must not get new requests.
@@ -106,11 +113,13 @@ impl Peer {
 
     /// Its slice calls it ready by now: from here on the slice is believed, also when it takes that back.
     pub(crate) fn believe_slice(&self) {
+        self.usable_since.get_or_init(Instant::now);
         self.flags.proved.store(false, Ordering::Relaxed);
     }
 
     /// Our probe found it serving.
     pub(crate) fn prove(&self) {
+        self.usable_since.get_or_init(Instant::now);
         self.flags.proved.store(true, Ordering::Relaxed);
         self.flags.suspect.store(false, Ordering::Relaxed);
         self.republish();

@@ -1,20 +1,22 @@
 //! Connections to endpoints that wait for their next request. Each data thread has its own: nothing is locked.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::client::conn::http2::SendRequest;
+use rustls::ClientConfig;
 use tokio::sync::Mutex;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, timeout};
 
 use crate::body::RequestBody;
-use crate::config::Timeouts;
+use crate::config::{Bounds, Config, Timeouts};
 use crate::connect::{self, ConnectError, Http1};
 use crate::peer::Peer;
+use crate::upstream::TlsName;
 
 /// Connections that are kept for an endpoint at least; for one that serves many at once it is twice as many as that.
 const KEPT_AT_LEAST: usize = 64;
@@ -23,12 +25,20 @@ const SETTLING: Duration = Duration::from_secs(1);
 /// For a request that must not be sent twice: an endpoint that closes idle connections does so after a longer time.
 const FRESH: Duration = Duration::from_secs(1);
 
+/// [`Peer::id`], and [`TlsName::number`] or 0: what one Service's certificate was good for is not good for another's.
+type Key = (u64, u64);
+
 /// A thread's connections.
 #[derive(Debug)]
 pub(crate) struct Pool {
     timeouts: Timeouts,
+    bounds: Bounds,
+    /// How endpoints that speak TLS are known.
+    endpoint_tls: Option<Arc<ClientConfig>>,
+    http1: RefCell<HashMap<Key, Idle>>,
+    /// How many are in `http1`.
+    idle: Cell<usize>,
     /// By [`Peer::id`].
-    http1: RefCell<HashMap<u64, Idle>>,
     http2: RefCell<HashMap<u64, Multiplexed>>,
 }
 
@@ -50,6 +60,7 @@ struct Multiplexed {
 pub(crate) struct Lease {
     pool: Rc<Pool>,
     peer: Arc<Peer>,
+    key: Key,
     pub(crate) connection: Http1,
     /// How many of the endpoint are kept.
     kept: usize,
@@ -69,10 +80,13 @@ pub(crate) enum Age {
 }
 
 impl Pool {
-    pub(crate) fn new(timeouts: Timeouts) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
         Self {
-            timeouts,
+            timeouts: config.timeouts,
+            bounds: config.bounds,
+            endpoint_tls: config.upstream_tls.clone(),
             http1: RefCell::default(),
+            idle: Cell::new(0),
             http2: RefCell::default(),
         }
     }
@@ -84,17 +98,29 @@ impl Pool {
     pub(crate) async fn http1(
         self: &Rc<Self>,
         peer: &Arc<Peer>,
+        tls: Option<&TlsName>,
         target: u32,
         age: Age,
     ) -> Result<Lease, ConnectError> {
-        let (connection, is_used) = match self.take(peer, age) {
-            Some(connection) => (connection, true),
-            None => (connect::http1(peer.address, self.timeouts.connect).await?, false),
+        let key = (peer.id, tls.map_or(0, |tls| tls.number));
+        let (connection, is_used) = match (self.take(key, age), tls) {
+            (Some(connection), _) => (connection, true),
+            (None, None) => (connect::http1(peer.address, self.timeouts.connect).await?, false),
+            (None, Some(tls)) => {
+                let (Some(config), Some(name)) = (&self.endpoint_tls, &tls.name) else {
+                    return Err(ConnectError::NoTls);
+                };
+                let connecting = connect::https(peer.address, config, name, self.timeouts.connect);
+                (connecting.await?, false)
+            }
         };
-        let kept = KEPT_AT_LEAST.max(2 * target as usize);
+        let kept = KEPT_AT_LEAST
+            .max(2 * target as usize)
+            .min(self.bounds.idle_per_endpoint);
         Ok(Lease {
             pool: Rc::clone(self),
             peer: Arc::clone(peer),
+            key,
             connection,
             kept,
             is_used,
@@ -123,12 +149,12 @@ impl Pool {
         Ok(sender)
     }
 
-    fn take(&self, peer: &Peer, age: Age) -> Option<Http1> {
+    fn take(&self, key: Key, age: Age) -> Option<Http1> {
         if age == Age::New {
             return None;
         }
         let mut idle = self.http1.borrow_mut();
-        let connections = &mut idle.get_mut(&peer.id)?.connections;
+        let connections = &mut idle.get_mut(&key)?.connections;
         // The one that waits for the shortest time is the least likely to be closed by now.
         while let Some((connection, since)) = connections.pop() {
             if age == Age::Fresh && since.elapsed() >= FRESH {
@@ -136,6 +162,7 @@ impl Pool {
                 connections.push((connection, since));
                 return None;
             }
+            self.idle.set(self.idle.get().saturating_sub(1));
             if connection.sender.is_ready() {
                 return Some(connection);
             }
@@ -143,17 +170,19 @@ impl Pool {
         None
     }
 
-    fn put(&self, peer: Arc<Peer>, connection: Http1, kept: usize) {
-        if peer.is_retired() || connection.sender.is_closed() {
+    fn put(&self, key: Key, peer: Arc<Peer>, connection: Http1, kept: usize) {
+        let is_full = self.idle.get() >= self.bounds.idle;
+        if is_full || peer.is_retired() || connection.sender.is_closed() {
             return;
         }
         let mut idle = self.http1.borrow_mut();
-        let idle = idle.entry(peer.id).or_insert_with(|| Idle {
+        let idle = idle.entry(key).or_insert_with(|| Idle {
             peer,
             connections: Vec::new(),
         });
         if idle.connections.len() < kept {
             idle.connections.push((connection, Instant::now()));
+            self.idle.set(self.idle.get() + 1);
         }
     }
 
@@ -161,13 +190,16 @@ impl Pool {
     /// requests.
     pub(crate) fn sweep(&self) {
         let now = Instant::now();
+        let mut left = 0;
         self.http1.borrow_mut().retain(|_, idle| {
             let retired = idle.peer.is_retired();
             idle.connections.retain(|(connection, since)| {
                 !retired && !connection.sender.is_closed() && now - *since < self.timeouts.upstream_idle
             });
+            left += idle.connections.len();
             !idle.connections.is_empty()
         });
+        self.idle.set(left);
         // Requests hold senders of their own: dropping this one ends the connection when they are done.
         self.http2.borrow_mut().retain(|_, slot| {
             let is_open =
@@ -183,17 +215,18 @@ impl Lease {
         let Self {
             pool,
             peer,
+            key,
             mut connection,
             kept,
             ..
         } = self;
         if connection.sender.is_ready() {
-            pool.put(peer, connection, kept);
+            pool.put(key, peer, connection, kept);
         } else if !connection.sender.is_closed() {
             // The response may end before the request does.
             spawn_local(async move {
                 if let Ok(Ok(())) = timeout(SETTLING, connection.sender.ready()).await {
-                    pool.put(peer, connection, kept);
+                    pool.put(key, peer, connection, kept);
                 }
             });
         }

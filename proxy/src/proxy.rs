@@ -18,7 +18,8 @@ use crate::demand::Demand;
 use crate::listener;
 use crate::probe::{Plan, ProbeSpec};
 use crate::shared::Shared;
-use crate::thread::DataThread;
+use crate::stats::RequestStats;
+use crate::thread::{DataThread, Listeners};
 use crate::upstream::Protocol;
 
 /// Why the proxy could not start.
@@ -71,6 +72,7 @@ const CONDEMNED: Duration = Duration::from_secs(5);
 pub struct Proxy {
     shared: Arc<Shared>,
     address: SocketAddr,
+    tls_address: Option<SocketAddr>,
     /// Taken by the drain.
     threads: Mutex<Vec<DataThread>>,
 }
@@ -90,16 +92,34 @@ impl Proxy {
                 address: wanted,
                 source,
             })?;
+        let (tls_address, mut tls_listeners) = match &config.tls {
+            Some(tls) => {
+                let bound = listener::bind(tls.listen, config.threads);
+                let (address, listeners) = bound.map_err(|source| StartError::Listen {
+                    address: tls.listen,
+                    source,
+                })?;
+                (Some(address), listeners)
+            }
+            None => (None, Vec::new()),
+        };
         let shared = Arc::new(Shared::new(config, Handle::current()));
         let threads = listeners
             .into_iter()
             .enumerate()
-            .map(|(number, listener)| DataThread::start(number, listener, Arc::clone(&shared)))
+            .map(|(number, plain)| {
+                let listeners = Listeners {
+                    plain,
+                    tls: tls_listeners.pop(),
+                };
+                DataThread::start(number, listeners, Arc::clone(&shared))
+            })
             .collect::<io::Result<Vec<_>>>()
             .map_err(StartError::Thread)?;
         Ok(Self {
             shared,
             address,
+            tls_address,
             threads: Mutex::new(threads),
         })
     }
@@ -108,6 +128,12 @@ impl Proxy {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it listens for TLS, if it does.
+    #[must_use]
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.tls_address
     }
 
     /// Replaces the routes and says which of them want the same. Requests that wait at a route that stays go on waiting;
@@ -133,6 +159,14 @@ impl Proxy {
         self.shared.set_plan(pod, spec.map(Plan::new));
     }
 
+    /// Says in a sentence what keeps a route's target from starting, for those who wait in vain within `counts` from now; or
+    /// that nothing does.
+    pub fn set_obstacle(&self, route: &RouteKey, what: Option<&str>, counts: Duration) {
+        if let Some(route) = self.shared.route(route) {
+            route.state().set_obstacle(what, counts);
+        }
+    }
+
     /// Says what a ConfigMap has, by key, for routes that answer with a value of it; `None` if there is none.
     pub fn set_page(&self, namespace: &str, name: &str, values: Option<BTreeMap<String, Bytes>>) {
         self.shared
@@ -144,6 +178,12 @@ impl Proxy {
     #[must_use]
     pub fn demand(&self) -> Demand {
         Demand::new(Arc::clone(&self.shared))
+    }
+
+    /// What became of requests since the process began, of routes that there are and of none.
+    #[must_use]
+    pub fn stats(&self) -> RequestStats {
+        self.shared.stats()
     }
 
     /// Lets new requests of a route wait for at most `at_most`, and says what it has to do then: with nothing in flight, its

@@ -19,16 +19,31 @@ impl Default for Random {
 }
 
 impl Random {
+    /// An identity of a trace: never all zeros.
+    pub(crate) fn trace_id(&self) -> [u8; 16] {
+        let number = u128::from(self.next()) << 64 | u128::from(self.next() | 1);
+        number.to_be_bytes()
+    }
+
+    /// An identity of a span: never all zeros.
+    pub(crate) fn span_id(&self) -> [u8; 8] {
+        (self.next() | 1).to_be_bytes()
+    }
+
     /// A number below `bound`, or 0 if that is 0.
     pub(crate) fn below(&self, bound: usize) -> usize {
+        let number = self.next();
+        // The high bits are the good ones, and the product of both is below `bound` once shifted.
+        usize::try_from((u128::from(number) * bound as u128) >> 64).unwrap_or(0)
+    }
+
+    fn next(&self) -> u64 {
         let mut state = self.state.get();
         state ^= state >> 12;
         state ^= state << 25;
         state ^= state >> 27;
         self.state.set(state);
-        let number = state.wrapping_mul(0x2545_f491_4f6c_dd1d);
-        // The high bits are the good ones, and the product of both is below `bound` once shifted.
-        usize::try_from((u128::from(number) * bound as u128) >> 64).unwrap_or(0)
+        state.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 }
 

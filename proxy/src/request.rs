@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use dormouse_core::routes::Destination;
 use dormouse_core::routes::settings::{StaticResponse, StaticRoute};
@@ -15,6 +15,7 @@ use tokio::time::sleep;
 use crate::admit::{Admission, Passage, Turned};
 use crate::body::{Flight, ResponseBody};
 use crate::client::Client;
+use crate::exchange::Exchange;
 use crate::failure::{Failure, Speaks};
 use crate::forward::{Answer, Limits, Unanswered, forward};
 use crate::outbound::Outbound;
@@ -41,14 +42,18 @@ pub(crate) async fn serve(
     client: Rc<Client>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, ClientLeft> {
-    let exchange = client.begin();
     let (head, body) = request.into_parts();
+    let mut exchange = Exchange::begin(Rc::clone(&client), &head);
     let speaks = Speaks::of(head.version, &head.headers);
-    let response = match answer(&client, head, body).await {
-        Ok(response) => response,
+    let response = match answer(&client, head, body, &mut exchange).await {
+        Ok(response) => {
+            exchange.answered(response.status());
+            response
+        }
         Err(Failure::ClientGone) => return Err(ClientLeft),
         Err(failure) => {
             tracing::debug!(client = %client.address, failure = %failure, "request not passed on");
+            exchange.failed(&failure);
             failure.response(speaks)
         }
     };
@@ -59,32 +64,44 @@ async fn answer(
     client: &Rc<Client>,
     mut head: request::Parts,
     body: Incoming,
+    exchange: &mut Exchange,
 ) -> Result<Response<ResponseBody>, Failure> {
     inbound::normalize(&mut head)?;
     let route = find_route(client, &head)?;
+    exchange.belongs_to(&route);
     let own = static_route(&route, &head);
     if let Some(own) = own.filter(|own| answers::is_given(own, route.is_available())) {
         return answer_ourselves(client, &route, &own.response, &head);
     }
-    let mut admission = Admission::begin(Rc::clone(client), Arc::clone(&route), own.is_none());
+    let no_wake = client.worker.shared.config.no_wake.matches(&head);
+    let is_counted = own.is_none() && !no_wake;
+    let mut admission = Admission::begin(Rc::clone(client), Arc::clone(&route), is_counted);
     let limits = Limits::of(&route, admission.deadline());
     let mut outbound = Outbound::new(client, head, body);
     let mut repeats = 0;
     loop {
-        let passage = match admission.passage().await {
+        let began = exchange.is_recorded().then(SystemTime::now);
+        let turn = admission.passage().await;
+        exchange.held(admission.held(), began);
+        let passage = match turn {
             Ok(passage) => passage,
             Err(Turned::Failure(failure)) => return Err(failure),
             Err(Turned::AnswerOurselves) => {
                 let placeholder = route.settings().cold_start.placeholder.as_ref();
-                let response = own
-                    .map(|own| &own.response)
-                    .or(placeholder)
-                    .ok_or(Failure::PageMissing)?;
+                let response = match own {
+                    Some(own) => &own.response,
+                    None if no_wake => return Err(Failure::Asleep),
+                    None => placeholder.ok_or(Failure::PageMissing)?,
+                };
                 return answer_ourselves(client, &route, response, outbound.head());
             }
         };
+        exchange.send(passage.load.peer().address, outbound.headers_mut());
         match forward(&client.worker, &passage, outbound, &limits).await {
-            Ok(answer) => return deliver(client, answer, passage, admission),
+            Ok(answer) => {
+                exchange.answered_by(passage.load.peer().address);
+                return deliver(client, answer, passage, admission);
+            }
             Err(Unanswered::Failed(failure)) => return Err(failure),
             Err(Unanswered::Again(again)) => {
                 let peer = passage.load.peer();
@@ -159,7 +176,14 @@ fn deliver(
         is_fallback,
         ..
     } = passage;
-    load.peer().answered();
+    if load.peer().answered()
+        && let Some(took) = admission.since_usable(load.peer())
+    {
+        client
+            .worker
+            .tally
+            .first_byte(admission.route().state().number(), took);
+    }
     if let Some(grant) = grant {
         grant.answered();
     }

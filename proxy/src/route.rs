@@ -1,12 +1,14 @@
 //! A route as the request path uses it.
 
-use std::sync::Arc;
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dormouse_core::routes::settings::{RouteSettings, StaticResponse};
 use dormouse_core::routes::{HeaderSet, RouteKey, RouteTable};
 use http::HeaderMap;
+use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::gate::Gate;
@@ -120,13 +122,27 @@ impl Route {
     }
 }
 
+/// Stands for a route where its name would be too long; never used again in this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct RouteNumber(NonZeroU64);
+
+impl RouteNumber {
+    pub(crate) fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(NonZeroU64::new(NEXT.fetch_add(1, Ordering::Relaxed)).unwrap_or(NonZeroU64::MAX))
+    }
+}
+
 /// What stays of a route while its settings change.
 #[derive(Debug)]
 pub(crate) struct RouteState {
     key: RouteKey,
+    number: RouteNumber,
     load: Load,
     gate: Gate,
     on_hold: AtomicBool,
+    /// What keeps the target from starting, and until when that counts.
+    obstacle: Mutex<Option<(Arc<str>, Instant)>>,
     /// Counts the holds that there have been: the end of an older one must not end a newer.
     hold_number: AtomicU64,
 }
@@ -135,9 +151,11 @@ impl RouteState {
     pub(crate) fn new(key: RouteKey) -> Self {
         Self {
             key,
+            number: RouteNumber::next(),
             load: Load::default(),
             gate: Gate::default(),
             on_hold: AtomicBool::new(false),
+            obstacle: Mutex::default(),
             hold_number: AtomicU64::new(0),
         }
     }
@@ -146,12 +164,29 @@ impl RouteState {
         &self.key
     }
 
+    pub(crate) fn number(&self) -> RouteNumber {
+        self.number
+    }
+
     pub(crate) fn load(&self) -> &Load {
         &self.load
     }
 
     pub(crate) fn gate(&self) -> &Gate {
         &self.gate
+    }
+
+    /// Says what keeps the target from starting, or that nothing does; it counts for so long.
+    pub(crate) fn set_obstacle(&self, what: Option<&str>, counts: Duration) {
+        let obstacle = what.map(|what| (what.into(), Instant::now() + counts));
+        *self.obstacle.lock().unwrap_or_else(PoisonError::into_inner) = obstacle;
+    }
+
+    /// What keeps the target from starting, as far as is known.
+    pub(crate) fn obstacle(&self) -> Option<Arc<str>> {
+        let obstacle = self.obstacle.lock().unwrap_or_else(PoisonError::into_inner);
+        let (what, until) = obstacle.as_ref()?;
+        (*until > Instant::now()).then(|| Arc::clone(what))
     }
 
     /// Hands out what the gate can hand out now.

@@ -16,7 +16,8 @@ use crate::answers::Pages;
 use crate::config::Config;
 use crate::peer::Peer;
 use crate::probe::Plan;
-use crate::route::{Route, RouteState, Table};
+use crate::route::{Route, RouteNumber, RouteState, Table};
+use crate::stats::{RequestStats, Tally, Totals};
 use crate::upstream::Upstream;
 
 /// Snapshots and counters that requests use, and the registry that they do not.
@@ -27,6 +28,9 @@ pub(crate) struct Shared {
     pub(crate) pages: ArcSwap<Pages>,
     /// Requests of all routes that wait for an endpoint.
     pub(crate) pending: AtomicU32,
+    /// What each data thread has counted, and what all have.
+    pub(crate) tallies: Box<[Arc<Tally>]>,
+    totals: Totals,
     /// Notified when a route's first request begins to wait.
     pub(crate) edges: Notify,
     /// Notified when requests wait for pods that may be probed.
@@ -52,6 +56,8 @@ struct Registry {
 impl Shared {
     pub(crate) fn new(config: Config, control: Handle) -> Self {
         Self {
+            tallies: (0..config.threads.get()).map(|_| Arc::default()).collect(),
+            totals: Totals::default(),
             config,
             table: ArcSwap::default(),
             pages: ArcSwap::default(),
@@ -138,6 +144,17 @@ impl Shared {
         self.lock().routes.values().cloned().collect()
     }
 
+    /// What became of requests so far.
+    pub(crate) fn stats(&self) -> RequestStats {
+        let routes: HashMap<RouteNumber, RouteKey> = self
+            .lock()
+            .routes
+            .values()
+            .map(|route| (route.state().number(), route.state().key().clone()))
+            .collect();
+        self.totals.snapshot(&self.tallies, &routes)
+    }
+
     /// The peer at an endpoint: the same for all Service ports that list it.
     pub(crate) fn peer(&self, endpoint: &Endpoint) -> Arc<Peer> {
         let mut registry = self.lock();
@@ -212,7 +229,7 @@ impl Registry {
         if let Some(upstream) = self.upstreams.get(target) {
             return Arc::clone(upstream);
         }
-        let upstream = Arc::new(Upstream::new());
+        let upstream = Arc::new(Upstream::new(target));
         self.upstreams.insert(target.clone(), Arc::clone(&upstream));
         upstream
     }

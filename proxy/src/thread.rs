@@ -1,5 +1,6 @@
 //! A data thread: one listener, one runtime, and every task of the connections that it accepts.
 
+use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -13,7 +14,9 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
+use tokio_rustls::TlsAcceptor;
 
+use crate::config::TlsListener;
 use crate::connection;
 use crate::shared::Shared;
 use crate::worker::Worker;
@@ -22,6 +25,14 @@ use crate::worker::Worker;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often idle connections to endpoints are looked at.
 const SWEEP: Duration = Duration::from_secs(5);
+
+/// The listening sockets of a thread.
+#[derive(Debug)]
+pub(crate) struct Listeners<L> {
+    pub(crate) plain: L,
+    /// Where there is TLS.
+    pub(crate) tls: Option<L>,
+}
 
 /// The handle of a data thread. When dropped, the thread stops at once.
 #[derive(Debug)]
@@ -34,7 +45,7 @@ impl DataThread {
     /// Starts the thread, which accepts from now on.
     pub(crate) fn start(
         number: usize,
-        listener: std::net::TcpListener,
+        listeners: Listeners<std::net::TcpListener>,
         shared: Arc<Shared>,
     ) -> io::Result<Self> {
         let (drain, drain_begins) = oneshot::channel();
@@ -44,7 +55,7 @@ impl DataThread {
         thread::Builder::new()
             .name(format!("proxy-{number}"))
             .spawn(move || {
-                let (runtime, listener) = match runtime_for(listener) {
+                let (runtime, listeners) = match runtime_for(listeners) {
                     Ok(both) => both,
                     Err(error) => {
                         started.send(Err(error)).ok();
@@ -52,7 +63,7 @@ impl DataThread {
                     }
                 };
                 started.send(Ok(())).ok();
-                let cut = runtime.block_on(run_until_drained(listener, shared, drain_begins));
+                let cut = runtime.block_on(run_until_drained(listeners, number, shared, drain_begins));
                 // With its tasks, and their connections.
                 drop(runtime);
                 is_drained.send(cut).ok();
@@ -79,41 +90,53 @@ impl DataThread {
     }
 }
 
-fn runtime_for(listener: std::net::TcpListener) -> io::Result<(LocalRuntime, TcpListener)> {
+fn runtime_for(
+    listeners: Listeners<std::net::TcpListener>,
+) -> io::Result<(LocalRuntime, Listeners<TcpListener>)> {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())?;
-    let listener = {
+    let listeners = {
         let _inside = runtime.enter();
-        TcpListener::from_std(listener)?
+        Listeners {
+            plain: TcpListener::from_std(listeners.plain)?,
+            tls: listeners.tls.map(TcpListener::from_std).transpose()?,
+        }
     };
-    Ok((runtime, listener))
+    Ok((runtime, listeners))
 }
 
 /// Accepts until the drain begins, and gives the number of connections that it cut.
 async fn run_until_drained(
-    listener: TcpListener,
+    listeners: Listeners<TcpListener>,
+    number: usize,
     shared: Arc<Shared>,
     drain: oneshot::Receiver<Instant>,
 ) -> usize {
     let bound = (shared.config.bounds.connections / shared.config.threads).max(1);
     let room = Arc::new(Semaphore::new(bound));
-    let worker = Rc::new(Worker::new(shared));
+    let worker = Rc::new(Worker::new(shared, number));
     spawn_local(sweep(Rc::clone(&worker)));
     let deadline = tokio::select! {
         deadline = drain => deadline,
-        () = accept(&worker, &listener, &room) => return 0,
+        () = accept(&worker, &listeners.plain, None, &room) => return 0,
+        () = accept_tls(&worker, &listeners, &room) => return 0,
     };
     // Without a deadline the handle was dropped: nobody waits for the requests.
     let Ok(deadline) = deadline else { return 0 };
     // The kernel took these already; closing the socket now would reset them.
-    while let Some(Ok((stream, address))) = listener.accept().now_or_never() {
-        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
-            break;
-        };
-        spawn(&worker, stream, address, permit);
+    let plain = (Some(&listeners.plain), None);
+    let over_tls = (listeners.tls.as_ref(), worker.shared.config.tls.as_ref());
+    for (listener, tls) in [plain, over_tls] {
+        let Some(listener) = listener else { continue };
+        while let Some(Ok((stream, address))) = listener.accept().now_or_never() {
+            let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
+                break;
+            };
+            spawn(&worker, stream, address, tls, permit);
+        }
     }
-    drop(listener);
+    drop(listeners);
     worker.drain.begin(deadline);
     let all = u32::try_from(bound).unwrap_or(u32::MAX);
     match timeout_at(deadline, room.acquire_many(all)).await {
@@ -122,11 +145,24 @@ async fn run_until_drained(
     }
 }
 
-async fn accept(worker: &Rc<Worker>, listener: &TcpListener, room: &Arc<Semaphore>) {
+/// Accepts what comes over TLS, if anything does.
+async fn accept_tls(worker: &Rc<Worker>, listeners: &Listeners<TcpListener>, room: &Arc<Semaphore>) {
+    match (&listeners.tls, &worker.shared.config.tls) {
+        (Some(listener), Some(tls)) => accept(worker, listener, Some(tls), room).await,
+        _ => pending().await,
+    }
+}
+
+async fn accept(
+    worker: &Rc<Worker>,
+    listener: &TcpListener,
+    tls: Option<&TlsListener>,
+    room: &Arc<Semaphore>,
+) {
     // Without room, clients wait in the kernel.
     while let Ok(permit) = Arc::clone(room).acquire_owned().await {
         match listener.accept().await {
-            Ok((stream, address)) => spawn(worker, stream, address, permit),
+            Ok((stream, address)) => spawn(worker, stream, address, tls, permit),
             Err(error) => {
                 tracing::debug!(error = %error, "unable to accept a connection");
                 sleep(ACCEPT_PAUSE).await;
@@ -135,8 +171,25 @@ async fn accept(worker: &Rc<Worker>, listener: &TcpListener, room: &Arc<Semaphor
     }
 }
 
-fn spawn(worker: &Rc<Worker>, stream: TcpStream, address: SocketAddr, permit: OwnedSemaphorePermit) {
-    spawn_local(connection::serve(Rc::clone(worker), stream, address, permit));
+fn spawn(
+    worker: &Rc<Worker>,
+    stream: TcpStream,
+    address: SocketAddr,
+    tls: Option<&TlsListener>,
+    permit: OwnedSemaphorePermit,
+) {
+    let worker = Rc::clone(worker);
+    // Each has a task of its own type: a connection in the clear need not be as large as one over TLS.
+    match tls {
+        Some(tls) => spawn_local(connection::serve_tls(
+            worker,
+            TlsAcceptor::from(Arc::clone(&tls.server)),
+            stream,
+            address,
+            permit,
+        )),
+        None => spawn_local(connection::serve(worker, stream, address, permit)),
+    };
 }
 
 /// Closes idle connections to endpoints that are too old or that must get no more requests.

@@ -6,11 +6,13 @@
 //! probes, failures ─┘            └──> probers, while requests wait
 //! ```
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use arc_swap::{ArcSwap, Guard};
 use dormouse_core::endpoints::{EndpointSet, PodKey, Standing};
+use dormouse_core::routes::settings::ServicePort;
+use rustls::pki_types::ServerName;
 
 use crate::peer::{Peer, PeerLoad};
 use crate::probe;
@@ -26,11 +28,33 @@ pub enum Protocol {
     Http1,
     /// HTTP/2 in the clear, by prior knowledge (`kubernetes.io/h2c`).
     H2c,
+    /// HTTP/1.1 over TLS (`https`), with a certificate for the Service.
+    Https,
+}
+
+/// What certificate a Service's endpoints must have.
+#[derive(Debug)]
+pub(crate) struct TlsName {
+    /// Connections with the same number are known to lead to the same Service. Never 0.
+    pub(crate) number: u64,
+    /// `<service>.<namespace>.svc`; `None` where that can be no name.
+    pub(crate) name: Option<ServerName<'static>>,
+}
+
+impl TlsName {
+    fn of(port: &ServicePort) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self {
+            number: NEXT.fetch_add(1, Ordering::Relaxed),
+            name: ServerName::try_from(format!("{}.{}.svc", port.service, port.namespace)).ok(),
+        }
+    }
 }
 
 /// The endpoints of one Service port. All threads share it.
 #[derive(Debug)]
 pub(crate) struct Upstream {
+    name: Arc<TlsName>,
     view: ArcSwap<View>,
     /// Requests of all its routes that wait for an endpoint.
     waiting: AtomicU32,
@@ -65,6 +89,8 @@ pub(crate) enum Known {
 pub(crate) struct View {
     pub(crate) known: Known,
     pub(crate) protocol: Protocol,
+    /// How its endpoints are known, if they speak TLS.
+    pub(crate) tls: Option<Arc<TlsName>>,
     usable: Vec<Arc<Peer>>,
 }
 
@@ -97,8 +123,9 @@ fn less_loaded<'a>(one: &'a Arc<Peer>, other: &'a Arc<Peer>, but: Option<u64>) -
 }
 
 impl Upstream {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(port: &ServicePort) -> Self {
         Self {
+            name: Arc::new(TlsName::of(port)),
             view: ArcSwap::default(),
             waiting: AtomicU32::new(0),
             state: Mutex::default(),
@@ -157,7 +184,7 @@ impl Upstream {
         let mut state = self.lock();
         state.routes.retain(|route| route.strong_count() > 0);
         // Under the lock, or an older view could replace a newer one.
-        self.view.store(Arc::new(state.view()));
+        self.view.store(Arc::new(state.view(&self.name)));
         let routes: Vec<Arc<RouteState>> = state.routes.iter().filter_map(Weak::upgrade).collect();
         drop(state);
         for route in routes {
@@ -282,7 +309,7 @@ fn wants_probe(peer: &Peer, standing: Standing) -> bool {
 }
 
 impl State {
-    fn view(&self) -> View {
+    fn view(&self, name: &Arc<TlsName>) -> View {
         let usable = |wanted: fn(&Peer, Standing) -> bool| -> Vec<Arc<Peer>> {
             let chosen = self
                 .peers
@@ -301,6 +328,7 @@ impl State {
         View {
             known: self.known,
             protocol: self.protocol,
+            tls: (self.protocol == Protocol::Https).then(|| Arc::clone(name)),
             usable: chosen,
         }
     }

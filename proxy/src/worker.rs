@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::pool::Pool;
 use crate::random::Random;
 use crate::shared::Shared;
+use crate::stats::Tally;
 
 /// The most bytes of a request's head, and of what hyper reads ahead.
 const MAX_HEAD: usize = 64 * 1024;
@@ -25,6 +26,7 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
+    pub(crate) tally: Arc<Tally>,
     pub(crate) pool: Rc<Pool>,
     pub(crate) random: Random,
     pub(crate) drain: Drain,
@@ -33,7 +35,8 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+    /// That of the data thread with this number.
+    pub(crate) fn new(shared: Arc<Shared>, number: usize) -> Self {
         let mut http1 = http1::Builder::new();
         http1.max_buf_size(MAX_HEAD).header_read_timeout(None);
         let mut http2 = http2::Builder::new(LocalExecutor);
@@ -44,7 +47,8 @@ impl Worker {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_concurrent_streams(MAX_STREAMS);
         Self {
-            pool: Rc::new(Pool::new(shared.config.timeouts)),
+            pool: Rc::new(Pool::new(&shared.config)),
+            tally: shared.tallies.get(number).cloned().unwrap_or_default(),
             shared,
             random: Random::default(),
             drain: Drain::default(),

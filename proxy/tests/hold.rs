@@ -19,7 +19,7 @@ use dormouse_core::routes::settings::{
     ConfigMapBody, Overflow, ResponseBody, ResponseMode, StaticResponse, StaticRoute, Timeout,
 };
 use dormouse_core::routes::{HostPattern, PathPrefix, Rule};
-use dormouse_proxy::{Held, HoldOutcome, ProbeSpec};
+use dormouse_proxy::{Held, HoldOutcome, NoWake, ProbeSpec};
 use tokio::task::JoinSet;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: web\r\n\r\n";
@@ -507,4 +507,89 @@ async fn static_routes_answer_and_count_nothing() {
     assert_eq!(answer("/health").await.text(), "ok");
     assert_eq!(answer("/robots.txt").await.text(), "none");
     assert_eq!(rig.load("web"), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn a_504_says_what_keeps_the_application_from_starting() {
+    let rig = Rig::new();
+    let mut route = settings("web");
+    route.timeouts.readiness = Timeout::After(Duration::from_millis(50));
+    rig.routes([route]);
+    rig.asleep("web");
+    let says = async || get(rig.address(), "/").await.text();
+    assert_eq!(says().await, "the application did not start within 50ms\n");
+    let obstacle = |what| {
+        rig.proxy
+            .set_obstacle(&key("web"), what, Duration::from_millis(300))
+    };
+    obstacle(Some("its image cannot be pulled"));
+    let expected = "the application did not start within 50ms: its image cannot be pulled\n";
+    assert_eq!(says().await, expected);
+    obstacle(None);
+    assert!(!says().await.contains("image"));
+    obstacle(Some("its image cannot be pulled"));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(
+        !says().await.contains("image"),
+        "what nobody says again is forgotten"
+    );
+}
+
+#[tokio::test]
+async fn requests_that_wake_nothing_go_on_where_it_is_awake_and_count_nowhere() {
+    let app = app::ok().await;
+    let rig = Rig::with(|config| {
+        let agents = vec!["kube-probe/".to_owned(), "Checker".to_owned()];
+        config.no_wake = NoWake::new(agents, vec![PathPrefix::new("/healthz")]);
+    });
+    let mut route = settings("web");
+    route.cold_start.placeholder = Some(page("starting"));
+    rig.routes([route]);
+    rig.asleep("web");
+    let ask = async |path: &str, agent: &str| {
+        let mut client = Raw::connect(rig.address()).await;
+        client
+            .send(format!(
+                "GET {path} HTTP/1.1\r\nHost: web\r\nUser-Agent: {agent}\r\n\r\n"
+            ))
+            .await;
+        let answer = client.answer().await;
+        (
+            answer.status,
+            answer.text(),
+            answer.header("retry-after").is_some(),
+        )
+    };
+    for (path, agent) in [
+        ("/", "kube-probe/1.36"),
+        ("/", "checker"),
+        ("/healthz", "curl"),
+        ("/healthz/live", ""),
+    ] {
+        let (status, text, retry) = ask(path, agent).await;
+        assert_eq!((status, retry), (503, true), "{path} {agent}: {text}");
+        assert!(text.contains("does not wake it"), "{text}");
+    }
+    assert_eq!(rig.load("web"), (0, 0, 0));
+    rig.ready("web", &[app.address]);
+    assert_eq!(ask("/healthz", "").await.1, "ok");
+    assert_eq!(rig.load("web"), (0, 0, 0));
+    rig.asleep("web");
+    assert_eq!(ask("/healthzz", "a kube-probe/").await.1, "starting");
+    assert_eq!(rig.load("web").2, 1, "what only looks like one counts");
+}
+
+#[tokio::test]
+async fn an_idle_connection_beyond_the_bound_is_not_kept() {
+    let app = app::ok().await;
+    let rig = Rig::with(|config| {
+        config.threads = std::num::NonZeroUsize::MIN;
+        config.bounds.idle_per_endpoint = 0;
+    });
+    rig.routes([settings("web")]);
+    rig.ready("web", &[app.address]);
+    for _ in 0..3 {
+        assert_eq!(get(rig.address(), "/").await.status, 200);
+    }
+    assert_eq!(app.connections(), 3);
 }

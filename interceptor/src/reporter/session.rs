@@ -20,7 +20,7 @@ use tracing::{debug, info};
 use super::bulletin::Bulletin;
 use super::connect::{ConnectError, Connection};
 use super::holds::Holds;
-use super::{Shared, probes};
+use super::{Shared, obstacles, probes};
 
 /// To an open connection: TCP, TLS and HTTP/2.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -229,8 +229,9 @@ async fn listen(
             }
             Some(Order::Release(release)) => holds.release(&release),
             Some(Order::ProbeSpecs(specs)) => probes::learn(&shared.proxy, &shared.pods, &specs),
+            Some(Order::Obstacle(obstacle)) => obstacles::learn(&shared.proxy, obstacle),
             // How far the operator has come changes nothing here: the newest report is sent whether or not it has the others.
-            Some(Order::Acknowledgement(_) | Order::Obstacle(_)) => {}
+            Some(Order::Acknowledgement(_)) => {}
             None => debug!("an order that this interceptor does not know"),
         }
     }

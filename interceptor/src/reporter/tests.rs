@@ -9,14 +9,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dormouse_core::endpoints::{Conditions, Endpoint, EndpointSet, PodKey};
-use dormouse_core::routes::settings::{ColdStart, Port, RouteSettings, ScalingMetric, ServicePort, Timeouts};
+use dormouse_core::routes::settings::{
+    ColdStart, Port, RouteSettings, ScalingMetric, ServicePort, Timeout, Timeouts,
+};
 use dormouse_core::routes::{BuildOptions, Candidate, HostPattern, RouteKey, Rule};
 use dormouse_proxy::{Config, Protocol, Proxy};
 use dormouse_wire::demand::from_interceptor::Message;
 use dormouse_wire::demand::from_operator::Message as Order;
 use dormouse_wire::demand::hold_release::Outcome;
 use dormouse_wire::demand::{
-    HoldRelease, HoldRequest, Pod, PodProbe, Probe, ProbeSpecs, Report, Route, TcpCheck, probe,
+    HoldRelease, HoldRequest, Obstacle, Pod, PodProbe, Probe, ProbeSpecs, Report, Route, TcpCheck, probe,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -59,6 +61,26 @@ fn pod(name: &str) -> PodKey {
     }
 }
 
+/// The route to the Service.
+fn candidate(timeouts: Timeouts) -> Candidate<Arc<RouteSettings>> {
+    let key = RouteKey::new("shop", "web");
+    let settings = RouteSettings {
+        key: key.clone(),
+        target: target(),
+        timeouts,
+        cold_start: ColdStart::default(),
+        static_routes: Vec::new(),
+        scaling: ScalingMetric::default(),
+    };
+    Candidate {
+        key,
+        uid: "1".to_owned(),
+        created: 0,
+        rules: vec![Rule::new(vec![HostPattern::Any], vec![], vec![])],
+        value: Arc::new(settings),
+    }
+}
+
 impl Interceptor {
     /// Reports to `operators`.
     fn start(operators: &str, access: Access) -> Self {
@@ -73,23 +95,7 @@ impl Interceptor {
         let mut config = Config::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         config.threads = NonZeroUsize::MIN;
         let proxy = Arc::new(Proxy::start(config).unwrap());
-        let key = RouteKey::new("shop", "web");
-        let settings = RouteSettings {
-            key: key.clone(),
-            target: target(),
-            timeouts: Timeouts::default(),
-            cold_start: ColdStart::default(),
-            static_routes: Vec::new(),
-            scaling: ScalingMetric::default(),
-        };
-        let candidate = Candidate {
-            key,
-            uid: "1".to_owned(),
-            created: 0,
-            rules: vec![Rule::new(vec![HostPattern::Any], vec![], vec![])],
-            value: Arc::new(settings),
-        };
-        proxy.set_routes(vec![candidate], BuildOptions::default());
+        proxy.set_routes(vec![candidate(Timeouts::default())], BuildOptions::default());
         let reporter = Reporter::new(proxy.clone(), access);
         let end = CancellationToken::new();
         let running = tokio::spawn(run(reporter, end.clone()));
@@ -404,6 +410,40 @@ async fn pods_are_asked_for_while_requests_wait_and_probed_as_told() {
     session.order(Order::ProbeSpecs(ProbeSpecs { pods })).await;
     assert_eq!(answer(client).await, "HTTP/1.1 200 OK");
     assert!(session.pods_wanted().await.is_empty(), "nobody waits any more");
+}
+
+#[tokio::test]
+async fn who_waited_in_vain_is_told_what_the_operator_found() {
+    let (_operator, interceptor, mut session) = reporting().await;
+    let timeouts = Timeouts {
+        readiness: Timeout::After(Duration::from_millis(50)),
+        ..Timeouts::default()
+    };
+    interceptor
+        .proxy
+        .set_routes(vec![candidate(timeouts)], BuildOptions::default());
+    let found = Obstacle {
+        route: route(),
+        what: "its image\n cannot be pulled".to_owned(),
+    };
+    session.order(Order::Obstacle(found)).await;
+    // Orders are taken in one after the other.
+    session.order(hold(1)).await;
+    session.hold_answer().await;
+    session.order(release(1, Outcome::CalledOff)).await;
+    let mut client = interceptor.request().await;
+    let mut answer = String::new();
+    timeout(PATIENCE, client.read_to_string(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+    assert!(
+        answer.ends_with("within 50ms: its image  cannot be pulled\n"),
+        "{answer}"
+    );
+    drop(session);
+    interceptor.stop().await;
 }
 
 #[tokio::test]

@@ -107,3 +107,46 @@ async fn the_queue_page_has_every_route_in_the_add_ons_form() {
     let shows = async { while page().await != counted {} };
     timeout(PATIENCE, shows).await.unwrap();
 }
+
+#[tokio::test]
+async fn the_metrics_page_has_the_add_ons_families() {
+    let proxy = proxy();
+    let metrics = Metrics::new();
+    PlaneMetrics::register(&proxy, None, &metrics);
+    let page = || metrics.encode(dormouse_runtime::metrics::Format::Classic);
+    let shows = async |wanted: &str| {
+        let looking = async {
+            while !page().lines().any(|line| line == wanted) {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        assert!(
+            timeout(PATIENCE, looking).await.is_ok(),
+            "{wanted} is not in\n{}",
+            page()
+        );
+    };
+    let client = held(&proxy).await;
+    let route = r#"route_name="web",route_namespace="shop""#;
+    shows(&format!("interceptor_request_concurrency{{{route}}} 1")).await;
+    shows(&format!("dormouse_interceptor_pending_requests{{{route}}} 1")).await;
+    drop(client);
+    shows(&format!(
+        r#"interceptor_request_count_total{{code="499",method="GET",{route}}} 1"#
+    ))
+    .await;
+    shows(&format!(
+        r#"interceptor_request_duration_seconds_bucket{{le="+Inf",code="499",method="GET",{route}}} 1"#
+    ))
+    .await;
+    shows(&format!(
+        r#"dormouse_interceptor_hold_duration_seconds_count{{end="client_left",{route}}} 1"#
+    ))
+    .await;
+    shows(&format!("interceptor_request_concurrency{{{route}}} 0")).await;
+    proxy.set_routes(Vec::new(), BuildOptions::default());
+    let _client = held(&proxy).await;
+    shows(r#"interceptor_request_count_total{code="404",method="GET",route_name="",route_namespace=""} 1"#)
+        .await;
+    assert!(!page().contains(route), "gone with the route:\n{}", page());
+}

@@ -1,0 +1,119 @@
+//! Whether what the interceptor knows of the cluster is still told to it.
+//!
+//! A watch that breaks tries again at least every few seconds and tells each failure; one that is silent works. What is known
+//! stays in use meanwhile: requests of known routes go on. But a process that has not heard of changes for long should leave
+//! the requests to others that have.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use dormouse_kubernetes::Watch;
+use dormouse_runtime::admin::Ready;
+use tokio::time::{Instant, sleep};
+
+/// Failures that are further apart are two outages: a try takes a few seconds, and so does the pause before the next.
+const APART: Duration = Duration::from_secs(20);
+/// An outage that lasted for so long. An API server that is replaced is away for less.
+const LOST: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The failures of all watches. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Freshness {
+    outages: Arc<Mutex<Vec<Outage>>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Outage {
+    watch: &'static str,
+    first: Instant,
+    last: Instant,
+}
+
+impl Freshness {
+    /// Has a watch tell when it fails.
+    pub(crate) fn of<K>(&self, name: &'static str, watch: Watch<K>) -> Watch<K>
+    where
+        K: dormouse_kubernetes::Watchable,
+    {
+        let this = self.clone();
+        watch.on_failure(move |_| {
+            this.failed(name);
+            // To be logged all the same.
+            false
+        })
+    }
+
+    /// Keeps a check current: met while no watch is lost.
+    pub(crate) async fn follow(self, fresh: Ready) {
+        loop {
+            fresh.set(self.lost().is_empty());
+            sleep(LOOK).await;
+        }
+    }
+
+    fn failed(&self, watch: &'static str) {
+        let now = Instant::now();
+        let mut outages = self.outages.lock().unwrap_or_else(PoisonError::into_inner);
+        outages.retain(|outage| now - outage.last < APART);
+        match outages.iter_mut().find(|outage| outage.watch == watch) {
+            Some(outage) => outage.last = now,
+            None => outages.push(Outage {
+                watch,
+                first: now,
+                last: now,
+            }),
+        }
+    }
+
+    /// The watches that have been failing for too long.
+    fn lost(&self) -> Vec<&'static str> {
+        let outages = self.outages.lock().unwrap_or_else(PoisonError::into_inner);
+        let lasting = outages
+            .iter()
+            .filter(|outage| outage.last.elapsed() < APART && outage.last - outage.first >= LOST);
+        lasting.map(|outage| outage.watch).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn failing(freshness: &Freshness, watch: &'static str, seconds: u64) {
+        for _ in 0..seconds / 6 {
+            freshness.failed(watch);
+            sleep(Duration::from_secs(6)).await;
+        }
+        freshness.failed(watch);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_fails_for_long_is_lost_until_it_is_silent_again() {
+        let freshness = Freshness::default();
+        failing(&freshness, "routes", 54).await;
+        assert!(
+            freshness.lost().is_empty(),
+            "an API server may be away for a while"
+        );
+        failing(&freshness, "routes", 12).await;
+        assert_eq!(freshness.lost(), ["routes"]);
+        sleep(APART).await;
+        assert!(freshness.lost().is_empty(), "it works again");
+        failing(&freshness, "slices", 6).await;
+        sleep(Duration::from_secs(40)).await;
+        failing(&freshness, "slices", 6).await;
+        assert!(freshness.lost().is_empty(), "two short outages are no long one");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_watch_that_is_lost_is_enough() {
+        let freshness = Freshness::default();
+        for _ in 0..12 {
+            freshness.failed("routes");
+            sleep(Duration::from_secs(6)).await;
+        }
+        freshness.failed("slices");
+        assert_eq!(freshness.lost(), ["routes"]);
+    }
+}
