@@ -19,7 +19,7 @@ use crate::workspace::{PROFILE, Workspace};
 pub(crate) enum Task {
     /// The operator with many objects: how quick it is and what it uses
     Operator(Operator),
-    /// The interceptor: what a request costs on its way, and what those weigh that wait
+    /// The interceptor: what a request costs on its way, what those weigh that wait, and how long a cold start takes
     Http(Http),
 }
 
@@ -34,7 +34,7 @@ pub(crate) struct Http {
     /// Take the program that tests use instead of a release: quicker to build, and slower
     #[arg(long)]
     unoptimised: bool,
-    /// Only the steps whose name has this in it: throughput, latency, held, routes
+    /// Only the steps whose name has this in it: throughput, latency, held, routes; edges, cold
     #[arg(long, default_value = "")]
     only: String,
 }
@@ -55,6 +55,9 @@ pub(crate) struct Operator {
     unoptimised: bool,
 }
 
+/// The steps of `bench http` that need no cluster, and those that do.
+const PLANE: &[&str] = &["throughput", "latency", "held", "routes"];
+const WAKE: &[&str] = &["edges", "cold"];
 /// The program gives up by itself well before.
 const LIMIT: Duration = Duration::from_secs(90 * 60);
 
@@ -62,7 +65,7 @@ const LIMIT: Duration = Duration::from_secs(90 * 60);
 pub(crate) fn bench(workspace: &Workspace, cache: &Cache, cluster: &Cluster, task: &Task) -> Result<()> {
     match task {
         Task::Operator(arguments) => operator(workspace, cache, cluster, arguments),
-        Task::Http(arguments) => http(workspace, arguments),
+        Task::Http(arguments) => http(workspace, cache, cluster, arguments),
     }
 }
 
@@ -85,14 +88,54 @@ fn operator(workspace: &Workspace, cache: &Cache, cluster: &Cluster, arguments: 
     run(&mut bench, LIMIT)
 }
 
-fn http(workspace: &Workspace, arguments: &Http) -> Result<()> {
-    let outputs = outputs(arguments.json.as_deref(), arguments.perf.as_deref())?;
+/// First what needs no cluster, for as long as none asks for the processors.
+fn http(workspace: &Workspace, cache: &Cache, cluster: &Cluster, arguments: &Http) -> Result<()> {
+    let json = arguments.json.as_deref();
+    let json = json.map(std::path::absolute).transpose();
+    let json = json.context("unable to tell where the figures go")?;
     debian::ensure(debian::PEERS)?;
     let built = programs(workspace, arguments.unoptimised)?;
-    let mut bench = Command::new(built.program("bench")?);
-    bench.args(["plane", "--only", &arguments.only, "--dormouse"]);
-    bench.arg(built.program("dormouse")?).args(outputs);
-    run(&mut bench, LIMIT)
+    let dir = tempfile::tempdir().context("unable to create a directory for the figures")?;
+    let mut figures = Vec::new();
+    let mut step = |mut bench: Command, outputs: Vec<OsString>, name: &str| {
+        let file = dir.path().join(name);
+        bench.args(outputs).arg("--json").arg(&file);
+        run(&mut bench, LIMIT)?;
+        let text = std::fs::read_to_string(&file).context("the bench left no figures")?;
+        let some: Vec<serde_json::Value> = serde_json::from_str(&text).context("the figures are no list")?;
+        figures.extend(some);
+        Ok::<_, anyhow::Error>(())
+    };
+    let takes = |steps: &[&str]| steps.iter().any(|step| step.contains(&arguments.only));
+    if takes(PLANE) {
+        let mut bench = Command::new(built.program("bench")?);
+        bench
+            .args(["plane", "--only", &arguments.only, "--dormouse"])
+            .arg(built.program("dormouse")?);
+        step(bench, outputs(None, arguments.perf.as_deref())?, "plane.json")?;
+    }
+    if takes(WAKE) {
+        let mut digest = Digest::new();
+        digest.file(built.program("dormouse")?)?;
+        let stand = Stand::prepare(workspace, cache, cluster, false)?;
+        stand.start_at(workspace, cache, &built, &Pace::ordinary())?;
+        let mut bench = cluster.inside(built.program("bench")?);
+        bench.args([
+            "wake",
+            "--only",
+            &arguments.only,
+            "--build",
+            &format!("b{}", digest.finish()),
+        ]);
+        if stand.was_up() {
+            bench.arg("--clear");
+        }
+        bench.envs(stand.environment(workspace)?);
+        step(bench, Vec::new(), "wake.json")?;
+    }
+    let Some(file) = json else { return Ok(()) };
+    let text = serde_json::to_string_pretty(&figures).context("encoding the figures")?;
+    std::fs::write(&file, text + "\n").with_context(|| format!("unable to write {}", file.display()))
 }
 
 /// Where a bench is to leave what it found, as its own arguments.

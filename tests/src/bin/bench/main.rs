@@ -1,7 +1,8 @@
 //! What the running system costs and how quick it is.
 //!
 //! `operator`: two replicas as users install them, with many objects, on the real cluster, with a source that answers at
-//! once. `plane`: the interceptor between a load and nginx, beside another nginx in its place, all on loopback.
+//! once. `plane`: the interceptor between a load and nginx, beside another nginx in its place, all on loopback. `wake`: cold
+//! starts on the real cluster, beside those of the bare platform.
 //!
 //! Run by `cargo xtask bench`, which builds the release and brings the cluster up where one is needed. A figure that misses
 //! its goal is marked and no failure: what a machine is busy with else is not the program's fault.
@@ -17,6 +18,7 @@ mod process;
 mod reads;
 mod source;
 mod steps;
+mod wake;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -34,6 +36,8 @@ enum Bench {
     Operator(Arguments),
     /// Measures the interceptor's data plane.
     Plane(plane::Arguments),
+    /// Measures how long a cold start takes.
+    Wake(wake::Arguments),
 }
 
 impl Bench {
@@ -42,6 +46,7 @@ impl Bench {
         match self {
             Self::Operator(arguments) => Duration::from_secs(600 + u64::from(arguments.objects) / 4),
             Self::Plane(_) => plane::LIMIT,
+            Self::Wake(_) => wake::LIMIT,
         }
     }
 
@@ -52,6 +57,7 @@ impl Bench {
                 steps::all(&cluster, arguments, figures).await
             }
             Self::Plane(arguments) => plane::all(arguments, figures).await,
+            Self::Wake(arguments) => wake::all(arguments, figures).await,
         }
     }
 
@@ -60,6 +66,7 @@ impl Bench {
         match self {
             Self::Operator(arguments) => arguments.json.as_ref(),
             Self::Plane(arguments) => arguments.json.as_ref(),
+            Self::Wake(arguments) => arguments.json.as_ref(),
         }
     }
 }
@@ -86,6 +93,8 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> ExitCode {
     let bench = Bench::parse();
+    // An error means that there is one already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let mut figures = Figures::default();
     let limit = bench.limit();
     let outcome = tokio::time::timeout(limit, bench.run(&mut figures)).await;

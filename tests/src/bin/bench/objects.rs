@@ -53,8 +53,14 @@ fn sleepers() -> ApiResource {
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(GROUP, "v1", "Sleeper"), "sleepers")
 }
 
-fn scaled_objects() -> ApiResource {
+/// ScaledObjects, as a resource.
+pub(crate) fn scaled_objects() -> ApiResource {
     ApiResource::erase::<dormouse_api::ScaledObject>(&())
+}
+
+/// How a ScaledObject names an item's target.
+pub(crate) fn target_ref(item: &Item) -> Value {
+    json!({"apiVersion": format!("{GROUP}/v1"), "kind": "Sleeper", "name": item.name})
 }
 
 fn hpas() -> ApiResource {
@@ -162,7 +168,7 @@ impl Field {
             json!({
                 "apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "metadata": {"name": item.name},
                 "spec": {
-                    "scaleTargetRef": {"apiVersion": format!("{GROUP}/v1"), "kind": "Sleeper", "name": item.name},
+                    "scaleTargetRef": target_ref(item),
                     "pollingInterval": 30, "cooldownPeriod": 3600, "maxReplicaCount": 10,
                     "triggers": [{
                         "type": "metrics-api", "useCachedMetrics": item.group == Group::Cached,
@@ -177,7 +183,8 @@ impl Field {
         self.create(&scaled_objects(), items, scaled).await
     }
 
-    async fn create(
+    /// Creates an object of this kind for each item; returns as soon as the last one is.
+    pub(crate) async fn create(
         &self,
         resource: &ApiResource,
         items: &[Item],
@@ -298,7 +305,11 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    fn follow(api: Api<DynamicObject>, holds: impl Fn(&DynamicObject) -> bool + Send + 'static) -> Self {
+    /// Follows for which objects of `api` this holds.
+    pub(crate) fn follow(
+        api: Api<DynamicObject>,
+        holds: impl Fn(&DynamicObject) -> bool + Send + 'static,
+    ) -> Self {
         let (since, changed) = (Arc::<Mutex<Since>>::default(), Arc::new(Notify::new()));
         let (noted, told) = (since.clone(), changed.clone());
         let stream = watcher::watcher(api, watcher::Config::default()).default_backoff();

@@ -23,7 +23,8 @@ use anyhow::{Context as _, Result};
 use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
-use self::added::{latencies, percentile};
+use self::added::latencies;
+pub(crate) use self::added::percentile;
 use self::api::{ApiServer, host};
 use self::closed::{Throughput, throughput};
 use self::interceptor::Interceptor;

@@ -1,0 +1,193 @@
+//! What a request that finds nobody home waits for, on the real cluster: one interceptor, one operator, the example that
+//! users copy.
+//!
+//! ```text
+//! request ──> scale changed ··· scheduler, kubelet, container runtime ··· application listens ──> answer
+//!        ours                            the platform's                                     ours
+//! ```
+
+mod cold;
+mod edges;
+mod first_byte;
+mod floor;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use dormouse_tests::{Cluster, Installation, Namespace};
+
+use self::cold::{Sample, cold_starts};
+use self::floor::floor;
+use crate::figures::Figures;
+use crate::plane::percentile;
+use crate::steps::{load_average, say};
+
+/// For everything.
+pub(crate) const LIMIT: Duration = Duration::from_secs(40 * 60);
+/// Cold starts of each kind.
+const COLD_STARTS: usize = 40;
+/// How long the late application takes until it listens.
+const LATE: u64 = 300;
+
+/// Measures how long a cold start takes.
+#[derive(clap::Args, Clone)]
+pub(crate) struct Arguments {
+    /// Where the figures go as JSON
+    #[arg(long)]
+    pub(crate) json: Option<PathBuf>,
+    /// Changes with the programs
+    #[arg(long, default_value = "bench")]
+    build: String,
+    /// Cold starts of each kind
+    #[arg(long, default_value_t = COLD_STARTS)]
+    cold_starts: usize,
+    /// Only steps whose name has this in it: edges, cold
+    #[arg(long, default_value = "")]
+    only: String,
+    /// Leave the cluster as it was found: it goes on
+    #[arg(long)]
+    clear: bool,
+}
+
+/// Goes through all steps.
+pub(crate) async fn all(arguments: &Arguments, figures: &mut Figures) -> Result<()> {
+    let cluster = Cluster::connect().await?;
+    let note = "waiting for a processor before the start";
+    figures.add("load", load_average(), "processes", None, note);
+    let installation = Installation::standard()
+        .set("logging.operator.level=info")
+        .set("logging.interceptor.level=info")
+        .set(format!(
+            "podAnnotations.keda.dormouse\\.dev/build={}",
+            arguments.build
+        ))
+        .set(format!(
+            "podAnnotations.interceptor.dormouse\\.dev/build={}",
+            arguments.build
+        ));
+    installation.install(&cluster).await?;
+    let outcome = steps(arguments, &cluster, &installation, figures).await;
+    if arguments.clear {
+        Installation::standard().install(&cluster).await?;
+    }
+    outcome
+}
+
+async fn steps(
+    arguments: &Arguments,
+    cluster: &Cluster,
+    installation: &Installation,
+    figures: &mut Figures,
+) -> Result<()> {
+    if "edges".contains(&arguments.only) {
+        edges::all(cluster, installation, figures).await?;
+    }
+    if "cold".contains(&arguments.only) {
+        let before = first_byte::so_far(cluster, installation).await?;
+        cold(arguments, cluster, installation, ("cold_total", 0, 20.0), figures).await?;
+        cold(
+            arguments,
+            cluster,
+            installation,
+            ("cold_late_app", LATE, 60.0),
+            figures,
+        )
+        .await?;
+        let all = first_byte::so_far(cluster, installation).await?;
+        first_byte::add(&before, &all, figures);
+    }
+    Ok(())
+}
+
+/// Cold starts of an application that listens so many milliseconds after its start, and as many of the bare platform.
+async fn cold(
+    arguments: &Arguments,
+    cluster: &Cluster,
+    installation: &Installation,
+    (name, late, goal): (&str, u64, f64),
+    figures: &mut Figures,
+) -> Result<()> {
+    say(&format!(
+        "cold starts of an application that listens {late} ms after its start"
+    ));
+    let asleep = Namespace::create(cluster, "bench-cold").await?;
+    let bare = Namespace::create(cluster, "bench-floor").await?;
+    let cold = cold_starts(cluster, installation, &asleep, late).await?;
+    let floor = floor(cluster, &bare, late).await?;
+    let (mut samples, mut floors) = (Vec::new(), Vec::new());
+    // In turn: what else the machine does is the same for both.
+    for _ in 0..arguments.cold_starts {
+        samples.push(cold.sample().await?);
+        floors.push(floor.sample().await?);
+    }
+    let of = |value: fn(&Sample) -> f64| {
+        let mut values: Vec<f64> = samples.iter().map(value).collect();
+        values.sort_by(f64::total_cmp);
+        values
+    };
+    let (ours, totals) = (of(Sample::ours), of(|sample| sample.total));
+    floors.sort_by(f64::total_cmp);
+    let median = |sorted: &[f64]| percentile(sorted, 0.5);
+    let scale = median(&of(|sample| sample.to_scale)).unwrap_or(f64::NAN);
+    let answer = median(&of(|sample| sample.listening_to_answer)).unwrap_or(f64::NAN);
+    let note = format!(
+        "median of {}: request -> scale {scale:.1}, listening -> answer {answer:.1}",
+        samples.len()
+    );
+    figures.add(format!("{name}_over_floor"), median(&ours), "ms", goal, note);
+    let p90 = percentile(&totals, 0.9).unwrap_or(f64::NAN);
+    figures.add(
+        format!("{name}_median"),
+        median(&totals),
+        "ms",
+        None,
+        format!("request -> answer; p90 {p90:.1}"),
+    );
+    figures.add(
+        format!("{name}_floor"),
+        median(&floors),
+        "ms",
+        None,
+        "a bare patch of /scale -> first answer of the pod",
+    );
+    let (low, high) = interval(&totals, &floors);
+    let difference = median(&totals)
+        .zip(median(&floors))
+        .map(|(total, floor)| total - floor);
+    let note = format!("95% interval {low:.1} to {high:.1}");
+    figures.add(format!("{name}_raw_difference"), difference, "ms", None, note);
+    Ok(())
+}
+
+/// The interval in which the difference of the medians lies with 95%, by drawing from the samples again and again.
+fn interval(ours: &[f64], theirs: &[f64]) -> (f64, f64) {
+    const DRAWS: usize = 2000;
+    let drawn = |values: &[f64]| {
+        let mut drawn: Vec<f64> = (0..values.len())
+            .filter_map(|_| values.get(rand::random_range(0..values.len())).copied())
+            .collect();
+        drawn.sort_by(f64::total_cmp);
+        percentile(&drawn, 0.5).unwrap_or(f64::NAN)
+    };
+    let mut differences: Vec<f64> = (0..DRAWS).map(|_| drawn(ours) - drawn(theirs)).collect();
+    differences.sort_by(f64::total_cmp);
+    let at = |share| percentile(&differences, share).unwrap_or(f64::NAN);
+    (at(0.025), at(0.975))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_interval_is_around_the_difference_and_narrow_where_the_samples_are() {
+        let ours: Vec<f64> = (0..40).map(|number| 500.0 + f64::from(number % 5)).collect();
+        let theirs: Vec<f64> = (0..40).map(|number| 480.0 + f64::from(number % 5)).collect();
+        let (low, high) = interval(&ours, &theirs);
+        assert!(
+            (15.0..=20.0).contains(&low) && (20.0..=25.0).contains(&high),
+            "{low} {high}"
+        );
+    }
+}

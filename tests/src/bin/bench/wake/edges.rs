@@ -1,0 +1,129 @@
+//! From a request for what sleeps to the change of its scale: many targets that have no pods, one request for each.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use dormouse_tests::visitor::Visitor;
+use dormouse_tests::{Cluster, Installation};
+use kube::core::ApiResource;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+
+use crate::figures::Figures;
+use crate::objects::{self, Field, Item};
+use crate::plane::percentile;
+use crate::steps::say;
+
+const EDGES: usize = 500;
+/// Between two of them: each is to find an operator that has nothing else to do.
+const APART: Duration = Duration::from_millis(50);
+const READY: Duration = Duration::from_secs(180);
+const AWAKE: Duration = Duration::from_secs(30);
+
+/// Measures 500 edges.
+pub(crate) async fn all(cluster: &Cluster, installation: &Installation, figures: &mut Figures) -> Result<()> {
+    say("500 requests, each for another target that sleeps");
+    objects::define(cluster).await?;
+    let field = Field::new(cluster).await?;
+    let outcome = edges(cluster, installation, &field, figures).await;
+    field.clear(Duration::from_secs(120)).await?;
+    objects::undefine(cluster).await?;
+    outcome
+}
+
+async fn edges(
+    cluster: &Cluster,
+    installation: &Installation,
+    field: &Field,
+    figures: &mut Figures,
+) -> Result<()> {
+    let items = objects::items(EDGES);
+    let ready = field.ready();
+    field.create_targets(&items).await?;
+    field.create(&services(), &items, service).await?;
+    field.create(&routes(), &items, route).await?;
+    field
+        .create(&objects::scaled_objects(), &items, scaled_object)
+        .await?;
+    ready.reach("the ScaledObjects are Ready", EDGES, READY).await?;
+    // The interceptor may know the last route a moment later.
+    sleep(Duration::from_secs(3)).await;
+
+    let awake = field.awake();
+    let address = Visitor::of(cluster, installation, "").await?.address();
+    let mut ticks = interval(APART);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut waiting, mut sent) = (Vec::new(), Vec::new());
+    for item in &items {
+        ticks.tick().await;
+        let mut client = TcpStream::connect(address).await.context("the interceptor")?;
+        let request = format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", host(item));
+        sent.push((item, Instant::now()));
+        client.write_all(request.as_bytes()).await?;
+        // It waits for as long as its client does.
+        waiting.push(client);
+    }
+    let reached = awake.reach("every target has replicas", EDGES, AWAKE).await;
+    let since = awake.since();
+    let took = sent.iter().filter_map(|(item, sent)| {
+        let awake = since.get(&item.name)?;
+        Some(awake.saturating_duration_since(*sent).as_secs_f64() * 1000.0)
+    });
+    let mut took: Vec<f64> = took.collect();
+    took.sort_by(f64::total_cmp);
+    let note = |share: &str| match &reached {
+        Ok(()) => format!("{share} of {EDGES} edges; seen by a watch"),
+        Err(error) => error.to_string(),
+    };
+    let at = |share| reached.is_ok().then(|| percentile(&took, share)).flatten();
+    figures.add("request_to_scale_p50", at(0.5), "ms", 5.0, note("half"));
+    figures.add("request_to_scale_p99", at(0.99), "ms", 10.0, note("99%"));
+    figures.add("request_to_scale_max", at(1.0), "ms", None, "");
+    Ok(())
+}
+
+fn host(item: &Item) -> String {
+    format!("{}.edges.example.com", item.name)
+}
+
+fn services() -> ApiResource {
+    ApiResource::erase::<k8s_openapi::api::core::v1::Service>(&())
+}
+
+fn routes() -> ApiResource {
+    ApiResource::erase::<dormouse_api::InterceptorRoute>(&())
+}
+
+fn service(item: &Item) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": item.name},
+        "spec": {"selector": {"app": item.name}, "ports": [{"name": "http", "port": 80}]},
+    })
+}
+
+fn route(item: &Item) -> Value {
+    json!({
+        "apiVersion": "http.keda.sh/v1beta1", "kind": "InterceptorRoute", "metadata": {"name": item.name},
+        "spec": {
+            "target": {"service": item.name, "port": 80}, "rules": [{"hosts": [host(item)]}],
+            "scalingMetric": {"concurrency": {"targetValue": 100}},
+        },
+    })
+}
+
+fn scaled_object(item: &Item) -> Value {
+    json!({
+        "apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "metadata": {"name": item.name},
+        "spec": {
+            "scaleTargetRef": objects::target_ref(item), "cooldownPeriod": 3600, "maxReplicaCount": 10,
+            "triggers": [{
+                "type": "external-push",
+                "metadata": {
+                    "scalerAddress": "keda-add-ons-http-external-scaler.keda:9090", "interceptorRoute": item.name,
+                },
+            }],
+        },
+    })
+}
