@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::body::RequestBody;
+use crate::gathered::{MOST, gathered};
 use crate::worker::LocalExecutor;
 
 /// The most bytes of a response's head, and of what hyper reads ahead.
@@ -189,7 +190,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for EndpointStream<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        match gathered(bufs, &mut [0; MOST]) {
+            Some(all) => Pin::new(&mut self.stream).poll_write(cx, all),
+            None => Pin::new(&mut self.stream).poll_write_vectored(cx, bufs),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -28,6 +28,7 @@ mod failure;
 mod forward;
 mod forwarded;
 mod gate;
+mod gathered;
 mod headers;
 mod inbound;
 mod listener;

@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use crate::activity::Activity;
+use crate::gathered::{MOST, gathered};
 
 /// What HTTP/2 begins with.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -143,7 +144,10 @@ impl AsyncWrite for ClientStream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll_write_by(cx, |tcp| tcp.try_write_vectored(bufs))
+        match gathered(bufs, &mut [0; MOST]) {
+            Some(all) => self.poll_write_by(cx, |tcp| tcp.try_write(all)),
+            None => self.poll_write_by(cx, |tcp| tcp.try_write_vectored(bufs)),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
