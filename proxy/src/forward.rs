@@ -73,8 +73,10 @@ pub(crate) struct Again {
     pub(crate) how: String,
     /// Whether the endpoint should be left alone until a probe finds it serving.
     pub(crate) blame: bool,
-    /// Whether the endpoint may have seen it.
+    /// Whether the endpoint may have seen it, or something of a connection for it: it gets few such tries.
     pub(crate) seen: bool,
+    /// Whether the next try should wait a little.
+    pub(crate) pause: bool,
 }
 
 /// Sends a request to the endpoint of its passage, and waits for the head of the answer.
@@ -172,14 +174,15 @@ async fn forward_http2(
 
 fn not_connected(outbound: Outbound, error: &ConnectError) -> Unanswered {
     let how = error.to_string();
-    // Our probes find nothing wrong with one that takes connections and then does not speak as it should: it gets as many
-    // tries as one that breaks off.
+    // One that takes connections and then does not speak as this route wants it gets as many tries as one that breaks off.
+    // It may serve another Service well, and our probes would find nothing wrong with it.
     let seen = !matches!(error, ConnectError::Refused(_) | ConnectError::Silent(_));
     Unanswered::Again(Again {
         outbound: Box::new(outbound),
         how,
-        blame: true,
+        blame: !seen,
         seen,
+        pause: seen,
     })
 }
 
@@ -197,6 +200,7 @@ fn unanswered(
         how: how.clone(),
         blame: new,
         seen,
+        pause: new,
     };
     if let Some(unsent) = error.take_message() {
         return Unanswered::Again(again(sent.take_back(unsent), false));

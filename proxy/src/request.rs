@@ -113,7 +113,7 @@ async fn answer(
                     if repeats > MOST_REPEATS {
                         return Err(Failure::Broken(again.how));
                     }
-                    if again.blame {
+                    if again.pause {
                         sleep(FIRST_PAUSE * 2_u32.pow(repeats)).await;
                     }
                 }
