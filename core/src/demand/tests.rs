@@ -322,3 +322,27 @@ fn the_quiet_begins_when_the_last_request_ended() {
     clock.pass(1.0);
     assert_eq!(clock.totals().quiet_for, Some(seconds(2.0)), "last heard 2 s ago");
 }
+
+#[test]
+fn those_wait_whose_requests_nobody_serves_as_far_as_is_known() {
+    let mut clock = Clock::new();
+    let waits = |clock: &Clock| !clock.book.waiting(clock.now).is_empty();
+    clock.apply(report(A, 1, 0, 0, 0));
+    assert!(!waits(&clock));
+    clock.apply(report(A, 2, 3, 0, 3));
+    assert_eq!(
+        clock.book.waiting(clock.now),
+        [web()].into(),
+        "whatever B may hold"
+    );
+    clock.apply(report(B, 1, 0, 1, 1));
+    assert!(!waits(&clock), "an endpoint answers");
+    clock.apply(report(B, 2, 0, 0, 1));
+    assert!(waits(&clock));
+    clock.pass(SILENCE.as_secs_f64());
+    assert!(!waits(&clock), "nobody says so any more");
+    clock.apply(report(A, 3, 3, 0, 3));
+    assert!(waits(&clock));
+    clock.book.unfollow(&web());
+    assert!(!waits(&clock), "a route that is gone");
+}

@@ -164,17 +164,13 @@ async fn follow(
 ) {
     let mut news: Option<watch::Receiver<u64>> = None;
     let mut before = None;
+    let mut burst = false;
     loop {
         let triggers = route_triggers(source.clone(), &route);
         if triggers.is_some() && news.is_none() {
             // Not before it is there: what is listened to is kept.
             news = Some(source.news(&route));
         }
-        let burst = news.as_mut().is_some_and(|news| {
-            let burst = news.has_changed().unwrap_or(false);
-            news.mark_unchanged();
-            burst
-        });
         if let Some(Ok(result)) = triggers.map(|triggers| is_active(&triggers))
             && (before != Some(result) || (burst && result))
         {
@@ -190,6 +186,7 @@ async fn follow(
             }
         };
         let looked = timeout(LOOK, changed).await;
+        burst = looked == Ok(true);
         if looked == Ok(false) {
             news = None;
         }
