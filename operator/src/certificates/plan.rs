@@ -160,7 +160,7 @@ mod tests {
         facts.others = 1;
         let unpublished = plan(&facts, now, None, &settings());
         assert_eq!(unpublished, Step::Wait(at(1990 * DAY + 297 * DAY)));
-        let spreading = plan(&facts, now, Some(Duration::from_secs(14)), &settings());
+        let spreading = plan(&facts, now, Some(Duration::from_secs(119)), &settings());
         assert_eq!(spreading, Step::Wait(at(2000 * DAY + 1)));
         assert_eq!(plan(&facts, now, LONG, &settings()), Step::IssueLeaf);
     }
