@@ -2,7 +2,7 @@
 //! operators of demand.
 //!
 //! The code is generated from `proto/` and committed: nothing but Rust is needed to build it. After a change there, run
-//! `cargo run -p dormouse-wire --profile ci --example generate`; a test says when that was forgotten.
+//! `cargo run -p dormouse-wire --profile ci --example write_wire`; a test says when that was forgotten.
 
 /// KEDA's protocol for external scalers.
 #[rustfmt::skip]

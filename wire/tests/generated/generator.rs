@@ -7,7 +7,7 @@ use std::path::Path;
 /// The protocols, by file.
 const PROTOCOLS: &[&str] = &["externalscaler.proto", "demand.proto"];
 /// Tells our own checks and the readers of a diff not to look at it.
-const HEADER: &str = "// @generated from wire/proto by wire/examples/generate.rs\n";
+const HEADER: &str = "// @generated from wire/proto by wire/examples/write_wire.rs\n";
 
 /// Writes the code of all protocols into `directory`, which exists.
 pub(crate) fn generate(directory: &Path) -> Result<(), Box<dyn Error>> {

@@ -26,6 +26,6 @@ fn the_committed_code_is_what_the_protocols_give() {
     let committed = files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/generated")).unwrap();
     assert!(
         fresh == committed,
-        "out of date: run `cargo run -p dormouse-wire --profile ci --example generate`"
+        "out of date: run `cargo run -p dormouse-wire --profile ci --example write_wire`"
     );
 }

@@ -52,6 +52,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("dormouse-tests", &["dormouse-api", "dormouse-scalers"]),
     ("dormouse-test-servers", &[]),
     ("dormouse-example-consumer", &[]),
+    ("dormouse-example-echo", &[]),
     ("xtask", &[]),
 ];
 

@@ -1,4 +1,4 @@
-//! Writes the generated code: `cargo run -p dormouse-wire --profile ci --example generate`.
+//! Writes the generated code: `cargo run -p dormouse-wire --profile ci --example write_wire`.
 
 use std::path::Path;
 
