@@ -1,9 +1,10 @@
 //! How often targets are looked at.
 //!
 //! A look at a target is a call of the API server, and the only call that a polling tick makes when nothing happens. As long
-//! as few are made, each tick looks; beyond [`PER_SECOND`], a tick may take the target as it was at most [`LONGEST`] ago.
-//! What acts on such a look acts on the version that was seen, or looks anew.
+//! as few are made, each tick looks; beyond [`PER_SECOND`], a tick may take the target as it was, if it is looked at again within
+//! [`LONGEST`] all the same. What acts on such a look acts on the version that was seen, or looks anew.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use tokio::time::Instant;
 
 use crate::ports::TargetState;
 
-/// The oldest look that a tick decides on: KEDA's default polling interval, at which its users are content with one.
+/// The longest time between two looks of an object whose ticks are not further apart: KEDA's default polling interval, at which
+/// its users are content with one.
 pub(crate) const LONGEST: Duration = Duration::from_secs(30);
 /// How many routine looks of all objects together are made whatever was seen before.
 pub(crate) const PER_SECOND: u32 = 100;
@@ -20,13 +22,23 @@ pub(crate) const PER_SECOND: u32 = 100;
 #[derive(Debug)]
 pub(crate) struct Looks {
     left: Mutex<(f64, Instant)>,
+    kept: AtomicU32,
 }
 
 impl Looks {
     pub(crate) fn new() -> Self {
         Self {
             left: Mutex::new((f64::from(PER_SECOND), Instant::now())),
+            kept: AtomicU32::new(0),
         }
+    }
+
+    /// For how long a look holds: between half of [`LONGEST`] and all of it, evenly spread whenever they are made, so that those
+    /// that were made together (at a start, after an outage) are not all made again together.
+    pub(crate) fn lifetime(&self) -> Duration {
+        const GOLDEN: f64 = 0.618_033_988_749_894_9;
+        let kept = f64::from(self.kept.fetch_add(1, Ordering::Relaxed));
+        LONGEST.mul_f64(f64::midpoint(1.0, (kept * GOLDEN).fract()))
     }
 
     /// Whether one more may be made now; if so, it counts.
@@ -41,14 +53,14 @@ impl Looks {
     }
 }
 
-/// The target as it was last seen.
+/// The target as it was last seen, and until when that holds.
 #[derive(Debug, Default)]
 pub(crate) struct LastLook(Mutex<Option<(TargetState, Instant)>>);
 
 impl LastLook {
     /// What was seen or set just now.
-    pub(crate) fn keep(&self, seen: &TargetState) {
-        *self.lock() = Some((seen.clone(), Instant::now()));
+    pub(crate) fn keep(&self, seen: &TargetState, lifetime: Duration) {
+        *self.lock() = Some((seen.clone(), Instant::now() + lifetime));
     }
 
     pub(crate) fn forget(&self) {
@@ -60,11 +72,12 @@ impl LastLook {
         self.lock().as_ref().map(|(seen, _)| seen.clone())
     }
 
-    /// What was seen, if that is not too long ago to decide on. Without a version nothing would tell whether it still holds.
-    pub(crate) fn recent(&self) -> Option<TargetState> {
+    /// What was seen, if it still holds at the next tick, `interval` from now. Without a version nothing would tell whether it
+    /// still holds.
+    pub(crate) fn recent(&self, interval: Duration) -> Option<TargetState> {
         let last = self.lock();
-        let (seen, at) = last.as_ref()?;
-        (seen.version.is_some() && at.elapsed() < LONGEST).then(|| seen.clone())
+        let (seen, until) = last.as_ref()?;
+        (seen.version.is_some() && Instant::now() + interval <= *until).then(|| seen.clone())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<(TargetState, Instant)>> {
@@ -88,19 +101,34 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_look_is_kept_for_half_a_minute_and_only_with_a_version() {
+    async fn a_look_is_kept_until_the_tick_before_it_is_too_old_and_only_with_a_version() {
         let last = LastLook::default();
         let seen = |version: Option<&str>| TargetState {
             replicas: 3,
             version: version.map(str::to_owned),
         };
-        last.keep(&seen(Some("7")));
-        tokio::time::advance(LONGEST - Duration::from_millis(1)).await;
-        assert_eq!(last.recent(), Some(seen(Some("7"))));
+        let interval = Duration::from_secs(5);
+        last.keep(&seen(Some("7")), LONGEST);
+        assert_eq!(last.recent(Duration::from_secs(31)), None);
+        tokio::time::advance(LONGEST - interval).await;
+        assert_eq!(last.recent(interval), Some(seen(Some("7"))));
         tokio::time::advance(Duration::from_millis(1)).await;
-        assert_eq!(last.recent(), None);
-        last.keep(&seen(Some("8")));
-        last.keep(&seen(None));
-        assert_eq!(last.recent(), None, "an older look came back");
+        assert_eq!(last.recent(interval), None);
+        last.keep(&seen(Some("8")), LONGEST);
+        last.keep(&seen(None), LONGEST);
+        assert_eq!(last.recent(interval), None, "an older look came back");
+    }
+
+    #[tokio::test]
+    async fn lifetimes_are_spread_evenly_over_the_second_half() {
+        let looks = Looks::new();
+        let mut lifetimes: Vec<Duration> = (0..100).map(|_| looks.lifetime()).collect();
+        lifetimes.sort();
+        assert!(
+            lifetimes[0] >= LONGEST / 2 && lifetimes[99] <= LONGEST,
+            "{lifetimes:?}"
+        );
+        let widest = lifetimes.windows(2).map(|two| two[1] - two[0]).max();
+        assert!(widest < Some(LONGEST / 50), "{widest:?}");
     }
 }

@@ -18,7 +18,7 @@ use crate::board::{MetricError, Served, Slot};
 use crate::engine::Clock;
 use crate::looks::{LastLook, Looks};
 use crate::ports::{
-    Acted, CHANGED, Journal, Leadership, PortError, Target, TargetState, TickOutcome, TickReport,
+    Acted, CHANGED, GONE, Journal, Leadership, PortError, Target, TargetState, TickOutcome, TickReport,
     TriggerRead, Urgency,
 };
 use crate::reader::Fault;
@@ -75,11 +75,6 @@ impl Memory {
 
     pub(crate) fn last_active(&self) -> Option<Timestamp> {
         *lock(&self.last_active)
-    }
-
-    fn note_seen(&self, state: &TargetState) {
-        self.replicas.store(state.replicas, Ordering::Relaxed);
-        self.last_look.keep(state);
     }
 
     pub(crate) fn next_tick(&self) -> Option<Instant> {
@@ -206,15 +201,31 @@ impl Object {
     }
 
     pub(crate) async fn observe(&self, urgency: Urgency) -> Result<TargetState, PortError> {
-        let state = within_deadline(self.target.observe(urgency)).await?;
-        self.memory.note_seen(&state);
+        let state = within_deadline(self.target.observe(urgency)).await;
+        if state.as_ref().is_err_and(|error| error.category == GONE) {
+            self.memory.last_look.forget();
+        }
+        let state = state?;
+        self.note_seen(&state);
         Ok(state)
     }
 
     /// The target as it was seen a short while ago, where another look is one too many.
     pub(crate) fn seen_lately(&self) -> Option<TargetState> {
-        let seen = self.memory.last_look.recent()?;
-        (!self.looks.take()).then_some(seen)
+        // One that has to be made counts too.
+        let may_look = self.looks.take();
+        let seen = self.memory.last_look.recent(self.policy.polling_interval)?;
+        (!may_look).then_some(seen)
+    }
+
+    fn note_seen(&self, state: &TargetState) {
+        self.memory.replicas.store(state.replicas, Ordering::Relaxed);
+        self.memory.last_look.keep(state, self.looks.lifetime());
+    }
+
+    /// Remembers that a trigger is active where nothing can be decided: the cooldown begins after it all the same.
+    pub(crate) fn note_active(&self) {
+        *lock(&self.memory.last_active) = Some((self.now)());
     }
 
     /// Decides, acts and writes it down. Where the target changed since it was seen (a slow trigger may have taken long to
@@ -231,9 +242,13 @@ impl Object {
             let acted = self.act(&record, seen).await;
             let changed =
                 matches!(&acted, Some(Acted { result: Err(error), .. }) if error.category == CHANGED);
+            let urgency = match record.decision.action {
+                Action::Activate { .. } | Action::RaiseToDemand { .. } => Urgency::Wake,
+                _ => Urgency::Soon,
+            };
             if changed
                 && attempt < ATTEMPTS
-                && let Ok(now) = self.observe(Urgency::Wake).await
+                && let Ok(now) = self.observe(urgency).await
             {
                 *seen = now;
                 continue;
@@ -295,7 +310,7 @@ impl Object {
         let result = within_deadline(self.target.set_replicas(to, seen, waking)).await;
         let result = match result {
             Ok(left) => {
-                self.memory.note_seen(&left);
+                self.note_seen(&left);
                 *seen = left;
                 Ok(())
             }

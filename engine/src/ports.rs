@@ -15,7 +15,7 @@ use crate::spec::{ObjectKey, ObjectSpec};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct PortError {
-    /// Bounded name for labels, such as `not-found`.
+    /// Bounded name for labels, such as [`GONE`].
     pub category: &'static str,
     /// One sentence.
     pub message: String,
@@ -23,6 +23,8 @@ pub struct PortError {
 
 /// Category of an error that says: the target is no longer what was seen.
 pub const CHANGED: &str = "conflict";
+/// Category of an error that says: there is no such target.
+pub const GONE: &str = "not_found";
 
 /// The scale target as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]

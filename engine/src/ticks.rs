@@ -238,7 +238,7 @@ impl Object {
         if let Some(Ok(seen)) = &state
             && of_an_earlier_tick
             && !woken
-            && self.would_move_unasked(seen.replicas, round)
+            && self.needs_a_fresh_look(seen.replicas, round)
         {
             state = Some(self.observe(Urgency::Soon).await);
         }
@@ -247,8 +247,8 @@ impl Object {
         }
     }
 
-    /// Whether a target with so many replicas would be put to rest, or lifted while nothing is active.
-    fn would_move_unasked(&self, replicas: u32, round: &Round) -> bool {
+    /// Whether a target with so many replicas would be put to rest, or lifted while nothing is active: not on an old look.
+    fn needs_a_fresh_look(&self, replicas: u32, round: &Round) -> bool {
         let decision = self.decide(replicas, &self.in_order(round)).decision;
         matches!(
             decision.action,
@@ -278,6 +278,9 @@ impl Object {
                     .await;
             }
             Err(error) => {
+                if round.has_active() {
+                    self.note_active();
+                }
                 let report = TickReport {
                     spec: &self.spec,
                     late_by: round.late_by,

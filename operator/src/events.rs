@@ -53,7 +53,8 @@ impl Events {
     /// The handle, and the task that writes what is sent. The task ends when every handle is gone.
     ///
     /// While `is_busy`, Events wait: the API server's time goes to what they are about. One holds up the others for a few
-    /// seconds at most, and none while the queue is half full, so that being busy alone loses none.
+    /// seconds at most, and none while the queue is half full. They are last in line for a call, and one that gets none for as
+    /// long is lost.
     pub fn new(
         client: Client,
         calls: Calls,
@@ -158,12 +159,18 @@ async fn write(
         let api: Api<events::v1::Event> = Api::namespaced(client.clone(), &namespace);
         let calls = &calls;
         async move {
-            let params = PostParams::default();
-            let create = api.create(&params, &written);
-            if let Err(error) = calls.unary(Priority::Routine, "write an Event", create).await {
+            let (params, until) = (PostParams::default(), Instant::now() + LONGEST_HOLD);
+            loop {
+                let create = api.create(&params, &written);
+                let Err(error) = calls.unary(Priority::Routine, "write an Event", create).await else {
+                    break;
+                };
                 // Events are a courtesy: while the API server is away they are lost rather than piled up.
-                debug!(%error, reason = written.reason, "an Event could not be written");
-                sleep(Duration::from_millis(100)).await;
+                if error.outage().is_none() || Instant::now() >= until {
+                    debug!(%error, reason = written.reason, "an Event could not be written");
+                    break;
+                }
+                sleep(LOOK_AGAIN).await;
             }
         }
     });

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use dormouse_api::{ScaledObject, conditions};
 use dormouse_core::{Action, DecisionRecord};
+use dormouse_engine::ports::GONE;
 use dormouse_engine::{
     Acted, Journal, Leadership, ObjectKey, ObjectSpec, PortError, TickOutcome, TickReport, TriggerRead,
 };
@@ -236,7 +237,7 @@ impl OperatorJournal {
         let Some(changed) = changed else { return };
         if status::find(&changed.before, conditions::READY) != status::find(&changed.after, conditions::READY)
         {
-            if error.category == "not_found" {
+            if error.category == GONE {
                 // Somebody's doing, and often the first sight of a whole namespace's end.
                 info!(object = %key, error = message, "target is gone");
             } else {

@@ -12,6 +12,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::context::watch_key;
 use crate::leadership::Fence;
 use crate::metrics_api::{Caller, ExternalMetric, MetricQuery, MetricReadError, MetricSource};
 use crate::peers::{Leader, PeerAnswer};
@@ -85,12 +86,16 @@ impl EngineMetrics {
     /// Whether an object that the engine does not know may be known to it now, having waited a moment for that.
     async fn may_come(&self, key: &ObjectKey, deadline: Instant) -> Result<bool, MetricReadError> {
         let synced = timeout_at(deadline, self.objects.synced()).await.is_ok();
-        if synced && !(self.is_due)(key) {
-            // It may have been set up since it was looked for.
-            return Ok(self.engine.view(key).is_some());
+        let watched = watch_key(key);
+        if synced && self.objects.get(&watched).is_none() {
+            return Ok(false);
         }
-        if Instant::now() >= deadline {
-            return Err(MetricReadError::CatchingUp {
+        // It may have been set up since it was looked for.
+        if synced && !(self.is_due)(key) && self.engine.view(key).is_some() {
+            return Ok(true);
+        }
+        if Instant::now() >= deadline || (synced && !(self.is_due)(key)) {
+            return Err(MetricReadError::NotSetUp {
                 scaled_object: key.name.clone(),
             });
         }

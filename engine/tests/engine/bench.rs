@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dormouse_core::{Pause, ReplicaRange, ScalePolicy, TargetKind};
-use dormouse_engine::ports::CHANGED;
+use dormouse_engine::ports::{CHANGED, GONE};
 use dormouse_engine::{
     Autoscaler, AutoscalerSpec, DemandHub, Engine, Journal, Leadership, MetricError, ObjectKey, ObjectSpec,
     PortError, Ports, Settings, Target, TargetState, TickOutcome, TickReport, TriggerRead, TriggerSpec,
@@ -119,6 +119,9 @@ pub(crate) struct World {
     pub(crate) version: AtomicU32,
     /// How often the target was looked at.
     pub(crate) looks: AtomicUsize,
+    /// How often a change was refused, because the target was no longer what was seen.
+    pub(crate) refused: AtomicUsize,
+    pub(crate) gone: AtomicBool,
     pub(crate) unreachable: AtomicBool,
     pub(crate) hangs: AtomicBool,
     /// (seconds since the start, replicas) of each change.
@@ -177,6 +180,12 @@ impl Target for Port {
             if self.0.hangs.load(Ordering::SeqCst) {
                 std::future::pending::<()>().await;
             }
+            if self.0.gone.load(Ordering::SeqCst) {
+                return Err(PortError {
+                    category: GONE,
+                    message: "no such target".into(),
+                });
+            }
             if self.0.unreachable.load(Ordering::SeqCst) {
                 return Err(PortError {
                     category: "timeout",
@@ -200,6 +209,7 @@ impl Target for Port {
         async move {
             let version = self.0.version.load(Ordering::SeqCst).to_string();
             if seen.version.as_ref().is_some_and(|seen| *seen != version) {
+                self.0.refused.fetch_add(1, Ordering::SeqCst);
                 return Err(PortError {
                     category: CHANGED,
                     message: "it changed".into(),

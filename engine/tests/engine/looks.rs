@@ -44,13 +44,52 @@ async fn few_objects_look_on_every_tick() {
 async fn many_objects_look_as_often_as_the_api_server_can_bear() {
     let (_bench, world) = crowded(Source::Says(0.0)).await;
     sleep(Duration::from_secs(40)).await;
-    let before = world.looks.load(Ordering::SeqCst);
+    let looks = || world.looks.load(Ordering::SeqCst);
+    // Whatever held them all up ends for all at once.
+    world.unreachable.store(true, Ordering::SeqCst);
     sleep(Duration::from_secs(60)).await;
-    let per_second = (world.looks.load(Ordering::SeqCst) - before) / 60;
-    assert!(
-        (90..=150).contains(&per_second),
-        "{per_second} looks per second at {CROWD} ticks"
-    );
+    world.unreachable.store(false, Ordering::SeqCst);
+    sleep(Duration::from_secs(2)).await;
+    let mut per_second = Vec::new();
+    for _ in 0..120 {
+        let before = looks();
+        sleep(Duration::from_secs(1)).await;
+        per_second.push(looks() - before);
+    }
+    let most = per_second.iter().max();
+    assert!(most <= Some(&200), "looks per second: {per_second:?}");
+    let mean = per_second.iter().sum::<usize>() / per_second.len();
+    assert!((90..=150).contains(&mean), "{mean} looks per second");
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_keda_s_default_interval_each_tick_looks_in_any_crowd() {
+    let (bench, _crowd) = crowded(Source::Says(0.0)).await;
+    bench.apply(spec(&["a"], 30, 300)).await;
+    sleep(Duration::from_secs(301)).await;
+    assert_eq!(bench.world.looks.load(Ordering::SeqCst), 11);
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_a_crowd_a_target_that_is_gone_is_not_taken_for_one_that_was_seen() {
+    let (bench, _crowd) = crowded(Source::Says(1.0)).await;
+    bench.apply(spec(&["a"], 1, 300)).await;
+    sleep(Duration::from_millis(4500)).await;
+    bench.world.gone.store(true, Ordering::SeqCst);
+    let unknown = || {
+        let ticks = bench.world.ticks.lock().unwrap();
+        ticks.iter().filter(|note| *note == "target-unknown").count()
+    };
+    let mut counts = Vec::new();
+    for _ in 0..60 {
+        sleep(Duration::from_secs(1)).await;
+        counts.push(unknown());
+    }
+    // From the first look that finds it gone, every tick does.
+    let known = counts.iter().filter(|count| **count == 0).count();
+    assert!(known <= 30, "{counts:?}");
+    let expected: Vec<usize> = (1..=counts.len() - known).collect();
+    assert_eq!(counts[known..], expected);
 }
 
 #[tokio::test(start_paused = true)]
@@ -83,6 +122,11 @@ async fn in_a_crowd_nothing_rests_on_an_old_look() {
     set_by_hand(&bench.world, 0);
     sleep(Duration::from_secs(20)).await;
     assert_eq!(bench.world.changes(), [], "it rests already");
+    assert_eq!(
+        bench.world.refused.load(Ordering::SeqCst),
+        0,
+        "it was not looked at"
+    );
 }
 
 #[tokio::test(start_paused = true)]

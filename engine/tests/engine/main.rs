@@ -396,6 +396,22 @@ async fn an_earlier_terms_memory_does_not_cut_a_cooldown_short() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_active_while_the_target_could_not_be_read_delays_its_rest() {
+    let bench = Bench::new(&[("a", Source::Says(1.0))]);
+    bench.apply(spec(&["a"], 5, 20)).await;
+    sleep(Duration::from_secs(2)).await;
+    bench.world.unreachable.store(true, Ordering::SeqCst);
+    // Active at the ticks up to 60 s.
+    sleep(Duration::from_secs(60)).await;
+    bench.world.unreachable.store(false, Ordering::SeqCst);
+    bench.scripts["a"].set(Source::Says(0.0));
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(bench.world.changes(), [(0.0, 1)], "the cooldown was cut short");
+    sleep(Duration::from_secs(4)).await;
+    assert_eq!(bench.world.changes(), [(0.0, 1), (85.0, 0)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_fallback_on_the_current_replicas_uses_those_of_now() {
     let bench = Bench::new(&[("a", Source::Fails)]);
     bench.world.replicas.store(2, Ordering::SeqCst);

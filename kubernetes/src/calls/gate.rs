@@ -84,13 +84,24 @@ impl Gate {
 
 impl State {
     fn next(&mut self, total: usize, kept: usize) -> Option<(oneshot::Sender<Permit>, Priority)> {
-        self.waiting_wakes.retain(|sender| !sender.is_closed());
+        // All wait equally long, so those that gave up stand in front.
+        for line in [
+            &mut self.waiting_wakes,
+            &mut self.waiting_normal,
+            &mut self.waiting_routine,
+        ] {
+            while line.front().is_some_and(oneshot::Sender::is_closed) {
+                line.pop_front();
+            }
+        }
         if self.wakes + self.others >= total {
             return None;
         }
-        if let Some(sender) = self.waiting_wakes.pop_front() {
-            self.wakes += 1;
-            return Some((sender, Priority::Wake));
+        while let Some(sender) = self.waiting_wakes.pop_front() {
+            if !sender.is_closed() {
+                self.wakes += 1;
+                return Some((sender, Priority::Wake));
+            }
         }
         if self.others >= total - kept {
             return None;

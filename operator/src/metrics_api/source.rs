@@ -60,11 +60,11 @@ pub enum MetricReadError {
         /// The ScaledObject asked for.
         scaled_object: String,
     },
-    /// The process has just started, and has not come to the ScaledObject yet.
+    /// The process has not set the ScaledObject up: it has just started, or the object is not in order.
     #[error(
-        "error when getting metric values this replica has just started and has not set up ScaledObject {scaled_object:?} yet, if there is one"
+        "error when getting metric values ScaledObject {scaled_object:?} is not set up by this replica, or not yet: see its Ready condition"
     )]
-    CatchingUp {
+    NotSetUp {
         /// The ScaledObject asked for.
         scaled_object: String,
     },
