@@ -33,6 +33,11 @@ impl Successor {
         Arc::new(Self { new, old })
     }
 
+    /// The old client is refused too, and so of no more use.
+    fn give_up_the_old(&self) {
+        *self.old.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// The old client, if this result of the new one calls for it. It is gone for good after the first success.
     fn predecessor(&self, result: &Result<Observed, ReadError>) -> Option<Arc<dyn Trigger>> {
         let mut old = self.old.lock().unwrap_or_else(PoisonError::into_inner);
@@ -65,10 +70,14 @@ impl Trigger for Successor {
     fn read(self: Arc<Self>) -> BoxFuture<'static, Result<Observed, ReadError>> {
         Box::pin(async move {
             let result = self.new.clone().read().await;
-            match self.predecessor(&result) {
-                Some(old) => old.read().await.or(result),
-                None => result,
+            let Some(old) = self.predecessor(&result) else {
+                return result;
+            };
+            let by_the_old = old.read().await;
+            if matches!(&by_the_old, Err(error) if error.kind == ReadErrorKind::Denied) {
+                self.give_up_the_old();
             }
+            by_the_old.or(result)
         })
     }
 }
@@ -169,6 +178,13 @@ mod tests {
         let revoked = pair(Err(ReadErrorKind::Denied));
         *revoked.old.lock().unwrap() = Err(ReadErrorKind::NotFound);
         assert_eq!(revoked.read().await, Err(ReadErrorKind::Denied));
+        assert!(revoked.held.upgrade().is_some(), "it may be let in again");
+        *revoked.old.lock().unwrap() = Err(ReadErrorKind::Denied);
+        assert_eq!(revoked.read().await, Err(ReadErrorKind::Denied));
+        assert!(
+            revoked.held.upgrade().is_none(),
+            "both were refused, and are asked both"
+        );
     }
 
     #[tokio::test(start_paused = true)]
