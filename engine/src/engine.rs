@@ -343,7 +343,7 @@ impl Engine {
             .await
             .map_err(ApplyError::PausedReplicas)?;
         if seen.replicas != replicas {
-            let set = ports.target.set_replicas(replicas, &seen, false);
+            let set = ports.target.set_replicas(replicas, &seen, Urgency::Soon);
             within_deadline(set).await.map_err(ApplyError::PausedReplicas)?;
         }
         Ok(stopped)

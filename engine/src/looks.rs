@@ -14,9 +14,9 @@ use crate::ports::TargetState;
 
 /// The longest time between two looks of an object whose ticks are not further apart: KEDA's default polling interval, at which
 /// its users are content with one.
-pub(crate) const LONGEST: Duration = Duration::from_secs(30);
+const LONGEST: Duration = Duration::from_secs(30);
 /// How many routine looks of all objects together are made whatever was seen before.
-pub(crate) const PER_SECOND: u32 = 100;
+const PER_SECOND: u32 = 100;
 
 /// The looks that all objects of a process may still make.
 #[derive(Debug)]

@@ -242,13 +242,9 @@ impl Object {
             let acted = self.act(&record, seen).await;
             let changed =
                 matches!(&acted, Some(Acted { result: Err(error), .. }) if error.category == CHANGED);
-            let urgency = match record.decision.action {
-                Action::Activate { .. } | Action::RaiseToDemand { .. } => Urgency::Wake,
-                _ => Urgency::Soon,
-            };
             if changed
                 && attempt < ATTEMPTS
-                && let Ok(now) = self.observe(urgency).await
+                && let Ok(now) = self.observe(urgency_of(record.decision.action)).await
             {
                 *seen = now;
                 continue;
@@ -303,11 +299,8 @@ impl Object {
         if !self.leadership.is_leader() {
             return None;
         }
-        let waking = matches!(
-            record.decision.action,
-            Action::Activate { .. } | Action::RaiseToDemand { .. }
-        );
-        let result = within_deadline(self.target.set_replicas(to, seen, waking)).await;
+        let urgency = urgency_of(record.decision.action);
+        let result = within_deadline(self.target.set_replicas(to, seen, urgency)).await;
         let result = match result {
             Ok(left) => {
                 self.note_seen(&left);
@@ -438,6 +431,13 @@ impl Object {
             at: (self.now)(),
             fallback: true,
         })
+    }
+}
+
+fn urgency_of(action: Action) -> Urgency {
+    match action {
+        Action::Activate { .. } | Action::RaiseToDemand { .. } => Urgency::Wake,
+        _ => Urgency::Soon,
     }
 }
 

@@ -35,7 +35,7 @@ pub struct TargetState {
     pub version: Option<String>,
 }
 
-/// What a look at the target is for.
+/// What a look at the target, or a change of it, is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Urgency {
     /// To wake it: before all else.
@@ -51,12 +51,12 @@ pub trait Target: Send + Sync {
     /// Reads the replica count.
     fn observe(&self, urgency: Urgency) -> BoxFuture<'_, Result<TargetState, PortError>>;
     /// Sets it, if the target is still what was seen: else the error's category is [`CHANGED`], and the caller has to look
-    /// again. Calls that wake go before all others. Answers the target as it is then.
+    /// again. Answers the target as it is then.
     fn set_replicas<'a>(
         &'a self,
         to: u32,
         seen: &'a TargetState,
-        waking: bool,
+        urgency: Urgency,
     ) -> BoxFuture<'a, Result<TargetState, PortError>>;
     /// How many of its pods are ready; asked only for the fallback of a `Value` target.
     fn ready_replicas(&self) -> BoxFuture<'_, Result<u32, PortError>>;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dormouse_api::{ScaledObject, labels};
-use dormouse_engine::{ObjectKey, Target, TargetState};
+use dormouse_engine::{ObjectKey, Target, TargetState, Urgency};
 use dormouse_kubernetes::{CallError, Priority};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
@@ -92,7 +92,7 @@ pub(crate) async fn restore_replicas(cx: &Context, key: &ObjectKey, object: &Sca
         version: None,
     };
     if let Err(error) = target
-        .set_replicas(u32::try_from(count).unwrap_or(0), &whatever, false)
+        .set_replicas(u32::try_from(count).unwrap_or(0), &whatever, Urgency::Soon)
         .await
     {
         warn!(object = %key, %error, "original replicas not restored");

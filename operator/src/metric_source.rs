@@ -86,15 +86,15 @@ impl EngineMetrics {
     /// Whether an object that the engine does not know may be known to it now, having waited a moment for that.
     async fn may_come(&self, key: &ObjectKey, deadline: Instant) -> Result<bool, MetricReadError> {
         let synced = timeout_at(deadline, self.objects.synced()).await.is_ok();
-        let watched = watch_key(key);
-        if synced && self.objects.get(&watched).is_none() {
+        if synced && self.objects.get(&watch_key(key)).is_none() {
             return Ok(false);
         }
+        let is_coming = !synced || (self.is_due)(key);
         // It may have been set up since it was looked for.
-        if synced && !(self.is_due)(key) && self.engine.view(key).is_some() {
+        if !is_coming && self.engine.view(key).is_some() {
             return Ok(true);
         }
-        if Instant::now() >= deadline || (synced && !(self.is_due)(key)) {
+        if !is_coming || Instant::now() >= deadline {
             return Err(MetricReadError::NotSetUp {
                 scaled_object: key.name.clone(),
             });

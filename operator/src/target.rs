@@ -144,14 +144,11 @@ pub fn port_error(error: &CallError) -> PortError {
 
 impl Target for ScaleTarget {
     fn observe(&self, urgency: Urgency) -> BoxFuture<'_, Result<TargetState, PortError>> {
-        let priority = match urgency {
-            Urgency::Wake => Priority::Wake,
-            Urgency::Soon => Priority::Normal,
-            Urgency::Routine => Priority::Routine,
-        };
         async move {
-            let scale = self.scale(priority).await.map_err(|error| port_error(&error))?;
-            Ok(state(&scale))
+            let scale = self.scale(priority(urgency)).await;
+            scale
+                .map(|scale| state(&scale))
+                .map_err(|error| port_error(&error))
         }
         .boxed()
     }
@@ -160,7 +157,7 @@ impl Target for ScaleTarget {
         &'a self,
         to: u32,
         seen: &'a TargetState,
-        waking: bool,
+        urgency: Urgency,
     ) -> BoxFuture<'a, Result<TargetState, PortError>> {
         async move {
             if !self.leadership.is_leader() {
@@ -172,10 +169,9 @@ impl Target for ScaleTarget {
             }
             let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
             let patch = self.api.patch_scale(&self.name, &params, &patch);
-            let priority = if waking { Priority::Wake } else { Priority::Normal };
             let patched = self
                 .calls
-                .unary(priority, "set the scale of a target", patch)
+                .unary(priority(urgency), "set the scale of a target", patch)
                 .await;
             patched.map(|scale| state(&scale)).map_err(|error| match error {
                 CallError::Conflict { .. } => PortError {
@@ -190,6 +186,14 @@ impl Target for ScaleTarget {
 
     fn ready_replicas(&self) -> BoxFuture<'_, Result<u32, PortError>> {
         async { self.count_ready().await.map_err(|error| port_error(&error)) }.boxed()
+    }
+}
+
+fn priority(urgency: Urgency) -> Priority {
+    match urgency {
+        Urgency::Wake => Priority::Wake,
+        Urgency::Soon => Priority::Normal,
+        Urgency::Routine => Priority::Routine,
     }
 }
 

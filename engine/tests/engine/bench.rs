@@ -204,7 +204,7 @@ impl Target for Port {
         &'a self,
         to: u32,
         seen: &'a TargetState,
-        _waking: bool,
+        _urgency: Urgency,
     ) -> BoxFuture<'a, Result<TargetState, PortError>> {
         async move {
             let version = self.0.version.load(Ordering::SeqCst).to_string();

@@ -26,6 +26,11 @@ async fn crowded(a: Source) -> (Bench, Arc<World>) {
     (bench, world)
 }
 
+/// The replicas that were set, one after the other.
+fn set_to(world: &World) -> Vec<u32> {
+    world.changes().into_iter().map(|(_, to)| to).collect()
+}
+
 /// Somebody sets the target's replicas by hand.
 fn set_by_hand(world: &World, replicas: u32) {
     world.replicas.store(replicas, Ordering::SeqCst);
@@ -104,7 +109,7 @@ async fn in_a_crowd_a_sleeper_wakes_on_an_old_look_unless_its_target_changed() {
         }
         bench.scripts["a"].set(Source::Says(1.0));
         sleep(Duration::from_secs(1)).await;
-        let changes: Vec<u32> = bench.world.changes().iter().map(|(_, to)| *to).collect();
+        let changes = set_to(&bench.world);
         let looked = bench.world.looks.load(Ordering::SeqCst) - looks;
         let expected: (&[u32], usize) = if changed { (&[], 1) } else { (&[1], 0) };
         assert_eq!((changes.as_slice(), looked), expected, "changed: {changed}");
@@ -137,6 +142,5 @@ async fn in_a_crowd_what_somebody_set_to_zero_is_woken_within_half_a_minute() {
     sleep(Duration::from_millis(4500)).await;
     set_by_hand(&bench.world, 0);
     sleep(Duration::from_secs(31)).await;
-    let changes: Vec<u32> = bench.world.changes().iter().map(|(_, to)| *to).collect();
-    assert_eq!(changes, [1]);
+    assert_eq!(set_to(&bench.world), [1]);
 }

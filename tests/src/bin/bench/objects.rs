@@ -240,10 +240,7 @@ impl Field {
     /// Follows which ScaledObjects are ready and name their HPA.
     pub(crate) fn ready(&self) -> Tally {
         Tally::follow(self.api(&scaled_objects()), |object| {
-            let status = &object.data["status"];
-            let conditions = status["conditions"].as_array().map_or(&[][..], Vec::as_slice);
-            let holds = |condition: &Value| condition["type"] == "Ready" && condition["status"] == "True";
-            conditions.iter().any(holds) && status["hpaName"].is_string()
+            says(object, "Ready", "True") && object.data["status"]["hpaName"].is_string()
         })
     }
 
@@ -256,10 +253,7 @@ impl Field {
     pub(crate) fn scaling(&self, scales: bool) -> Tally {
         let wanted = if scales { "True" } else { "False" };
         Tally::follow(self.api(&hpas()), move |object| {
-            let conditions = object.data["status"]["conditions"].as_array();
-            let says =
-                |condition: &Value| condition["type"] == "ScalingActive" && condition["status"] == wanted;
-            conditions.is_some_and(|conditions| conditions.iter().any(says))
+            says(object, "ScalingActive", wanted)
         })
     }
 
@@ -293,6 +287,13 @@ impl Field {
         let kubectl = self.cluster.kubectl_within(&gone, limit + Duration::from_secs(5));
         kubectl.await.map(drop)
     }
+}
+
+/// Whether the object's condition of this type has this status.
+fn says(object: &DynamicObject, type_: &str, status: &str) -> bool {
+    let conditions = object.data["status"]["conditions"].as_array();
+    let wanted = |condition: &Value| condition["type"] == type_ && condition["status"] == status;
+    conditions.is_some_and(|conditions| conditions.iter().any(wanted))
 }
 
 type Since = HashMap<String, Instant>;

@@ -29,7 +29,7 @@ const POLLING: u32 = 30;
 const HPA_SYNC: Duration = Duration::from_secs(15);
 /// How long the operator may take to take in that all objects changed.
 const DIGESTED: Duration = Duration::from_secs(300);
-/// How long the HPA controller may take to look at every HPA; it asks the API server 20 times per second.
+/// How long the HPA controller may take to look at every HPA.
 const REACHED: Duration = Duration::from_secs(900);
 const QUICK_POLLING: u32 = 5;
 const RATE: u32 = 1000;
