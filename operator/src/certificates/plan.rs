@@ -135,7 +135,7 @@ mod tests {
         }
     }
 
-    const LONG: Option<Duration> = Some(Duration::from_secs(15));
+    const LONG: Option<Duration> = Some(Duration::from_secs(120));
 
     #[test]
     fn a_serving_certificate_is_replaced_at_two_thirds_of_its_life() {

@@ -51,7 +51,7 @@ impl Histogram {
     /// Each bound in seconds, the last of which is [`f64::MAX`] and stands for none, with how many were no longer than it and
     /// longer than the one before.
     pub fn buckets(&self) -> impl Iterator<Item = (f64, u64)> {
-        let bounds = self.bounds.iter().map(Duration::as_secs_f64).chain([f64::MAX]);
+        let bounds = self.bounds.iter().map(Duration::as_secs_f64).chain([f64::INFINITY]);
         bounds.zip(self.counts.iter().copied())
     }
 }
@@ -71,7 +71,7 @@ mod tests {
         let mut both = histogram.clone();
         both.add(&histogram);
         let buckets: Vec<_> = both.buckets().collect();
-        assert_eq!(buckets, [(0.005, 4), (1.0, 4), (f64::MAX, 4)]);
+        assert_eq!(buckets, [(0.005, 4), (1.0, 4), (f64::INFINITY, 4)]);
         assert_eq!((both.count(), both.sum()), (12, Duration::from_millis(184_024)));
     }
 }
