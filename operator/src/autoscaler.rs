@@ -1,6 +1,7 @@
 //! The HPA of one ScaledObject, as the engine's autoscaler.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dormouse_api::{GroupVersionKindResource, ScaledObject, labels};
 use dormouse_engine::{Autoscaler, AutoscalerSpec, Leadership, PortError};
@@ -12,8 +13,12 @@ use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
 
 use crate::changes::{self, Seen};
+use crate::context::{LookAgain, engine_key};
 use crate::hpa;
 use crate::target::{not_leading, port_error};
+
+/// When to try again what the API server cannot know yet. It looks for new kinds every 30 s.
+const UNTIL_KNOWN: Duration = Duration::from_secs(10);
 
 /// Makes and removes the HPA of one ScaledObject.
 pub struct HpaAutoscaler {
@@ -35,6 +40,8 @@ pub struct HpaAutoscaler {
     pub known_name: Option<String>,
     /// Version of this operator, for the HPA's label.
     pub version: &'static str,
+    /// Has the object looked at again.
+    pub look_again: LookAgain,
 }
 
 impl HpaAutoscaler {
@@ -98,11 +105,7 @@ impl HpaAutoscaler {
         let live = match self.hpas.get(&key) {
             Some(seen) => Some((*seen).clone()),
             None => {
-                self.may_write()?;
-                let params = PostParams::default();
-                let (api, calls) = (self.api(), &self.calls);
-                let create = api.create(&params, &desired);
-                match calls.unary(Priority::Normal, "create an HPA", create).await {
+                match self.write(&desired, None).await? {
                     Ok(created) => {
                         self.seen.expect(&key, changes::of_hpa(&created));
                         None
@@ -150,15 +153,46 @@ impl HpaAutoscaler {
         if !hpa::differs(&fresh, desired) {
             return Ok(());
         }
-        self.may_write()?;
-        let params = PostParams::default();
-        let merged = hpa::merged(&fresh, desired);
-        let api = self.api();
-        let replace = api.replace(&name, &params, &merged);
-        match self.calls.unary(Priority::Normal, "update an HPA", replace).await {
+        match self.write(&hpa::merged(&fresh, desired), Some(&fresh)).await? {
             Ok(_) => Ok(()),
             Err(error) => Err(port_error(&error)),
         }
+    }
+
+    /// Creates `hpa`, or replaces `live` with it. Where the API server has not heard of ScaledObjects for long enough to
+    /// let them block deletions, it is written without that mark, which is added at a later look.
+    async fn write(
+        &self,
+        hpa: &HorizontalPodAutoscaler,
+        live: Option<&HorizontalPodAutoscaler>,
+    ) -> Result<Result<HorizontalPodAutoscaler, CallError>, PortError> {
+        let written = self.put(hpa, live.is_some()).await?;
+        if !written.as_ref().is_err_and(CallError::is_owner_kind_unknown) {
+            return Ok(written);
+        }
+        (self.look_again)(engine_key(&ObjectKey::of(&*self.object)), UNTIL_KNOWN);
+        let plain = hpa::without_block(hpa);
+        match live {
+            Some(live) if !hpa::differs(live, &plain) => Ok(Ok(live.clone())),
+            _ => self.put(&plain, live.is_some()).await,
+        }
+    }
+
+    async fn put(
+        &self,
+        hpa: &HorizontalPodAutoscaler,
+        replace: bool,
+    ) -> Result<Result<HorizontalPodAutoscaler, CallError>, PortError> {
+        self.may_write()?;
+        let (api, params) = (self.api(), PostParams::default());
+        Ok(if replace {
+            let name = hpa.name_any();
+            let replace = api.replace(&name, &params, hpa);
+            self.calls.unary(Priority::Normal, "update an HPA", replace).await
+        } else {
+            let create = api.create(&params, hpa);
+            self.calls.unary(Priority::Normal, "create an HPA", create).await
+        })
     }
 
     /// After a rename, the HPA of the old name goes.
@@ -211,3 +245,6 @@ impl Autoscaler for HpaAutoscaler {
         .boxed()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! What a reconcile may touch.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dormouse_api::{ClusterTriggerAuthentication, ScaledObject, TriggerAuthentication};
 use dormouse_engine::{Engine, Leadership};
@@ -42,8 +43,8 @@ pub struct Context {
     pub references: References,
     /// How references are resolved.
     pub resolver: ResolverSettings,
-    /// Has another object looked at again: what it is judged by has changed.
-    pub look_again: Box<dyn Fn(dormouse_engine::ObjectKey) + Send + Sync>,
+    /// Has an object looked at again after some time, such as one that is judged by what has changed.
+    pub look_again: LookAgain,
     /// Which generation of each authentication was looked at.
     pub authentications: Generations,
 }
@@ -77,6 +78,9 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub fn watch_key(key: &dormouse_engine::ObjectKey) -> dormouse_kubernetes::ObjectKey {
     dormouse_kubernetes::ObjectKey::new(key.namespace.as_str(), key.name.as_str())
 }
+
+/// Has the object of this key looked at again after this time.
+pub type LookAgain = Arc<dyn Fn(dormouse_engine::ObjectKey, Duration) + Send + Sync>;
 
 /// The key of an object in the engine.
 #[must_use]

@@ -218,15 +218,24 @@ pub fn differs(live: &HorizontalPodAutoscaler, desired: &HorizontalPodAutoscaler
             live.metadata.annotations.as_ref(),
             desired.metadata.annotations.as_ref(),
         )
-        || owner_uid(live) != owner_uid(desired)
+        || owner(live) != owner(desired)
 }
 
-fn owner_uid(hpa: &HorizontalPodAutoscaler) -> Option<&str> {
-    let owners = hpa.metadata.owner_references.iter().flatten();
-    owners
-        .filter(|owner| owner.controller == Some(true))
-        .map(|owner| owner.uid.as_str())
-        .next()
+/// `hpa` with an owner whose deletion does not wait for it.
+#[must_use]
+pub fn without_block(hpa: &HorizontalPodAutoscaler) -> HorizontalPodAutoscaler {
+    let mut hpa = hpa.clone();
+    for owner in hpa.metadata.owner_references.iter_mut().flatten() {
+        owner.block_owner_deletion = None;
+    }
+    hpa
+}
+
+/// The uid of the controller, and whether its deletion waits for the HPA.
+fn owner(hpa: &HorizontalPodAutoscaler) -> Option<(&str, bool)> {
+    let mut owners = hpa.metadata.owner_references.iter().flatten();
+    let owner = owners.find(|owner| owner.controller == Some(true))?;
+    Some((&owner.uid, owner.block_owner_deletion == Some(true)))
 }
 
 /// Compares with the defaults filled in that the API server writes into a behavior that is given. A behavior that was not
@@ -450,6 +459,7 @@ mod tests {
             .unwrap()
             .insert("someone".into(), "else".into());
         assert!(!differs(&live, &wanted));
+        assert!(differs(&without_block(&live), &wanted), "the mark is to be added");
 
         let without = desired(&object(), &gvkr(), &spec(Pause::No), "1");
         assert!(differs(&live, &without), "a behavior that was taken away must go");

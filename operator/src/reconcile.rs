@@ -9,6 +9,7 @@
 //! and nothing is written.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dormouse_api::{GroupVersionKindResource, ScaledObject, ScaledObjectStatus, conditions, labels};
 use dormouse_core::Pause;
@@ -232,7 +233,7 @@ async fn check(
         });
     }
     for other in outranked(object, &others).filter(|_| leads) {
-        (cx.look_again)(ObjectKey::new(&key.namespace, other.name_any()));
+        (cx.look_again)(ObjectKey::new(&key.namespace, other.name_any()), Duration::ZERO);
     }
     let target = scale_target(cx, key, object, &gvkr);
     if leads {
@@ -318,6 +319,7 @@ fn ports(
         seen: cx.stores.seen_hpas.clone(),
         object: object.clone(),
         target: gvkr.clone(),
+        look_again: cx.look_again.clone(),
         known_name: object.status.as_ref().and_then(|status| status.hpa_name.clone()),
         version: VERSION,
     };

@@ -308,7 +308,7 @@ fn assemble(
         events,
         metrics: operator_metrics,
         stores,
-        look_again: Box::new(move |key| look_again.add(key)),
+        look_again: Arc::new(move |key, delay| look_again.add_after(key, delay)),
         resolver: ResolverSettings {
             cluster_object_namespace: args
                 .cluster_object_namespace

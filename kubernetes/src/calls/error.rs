@@ -13,6 +13,9 @@ const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 pub const OUTAGE: &str = "kubernetes-api";
 /// What the API server says to whoever creates something in a namespace that is being deleted.
 pub const NAMESPACE_ENDING: &str = "because it is being terminated";
+/// What the API server says, for up to 30 s after a kind was installed, to whoever names an object of it as an owner whose
+/// deletion must wait.
+const OWNER_KIND_UNKNOWN: &str = "cannot find RESTMapping";
 
 /// A failed call, by what the caller can do about it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -189,6 +192,12 @@ impl CallError {
     #[must_use]
     pub fn is_namespace_ending(&self) -> bool {
         matches!(self, Self::Forbidden { message, .. } if message.contains(NAMESPACE_ENDING))
+    }
+
+    /// Whether the write was refused because admission has not heard yet of its owner's kind, which was installed just now.
+    #[must_use]
+    pub fn is_owner_kind_unknown(&self) -> bool {
+        matches!(self, Self::Forbidden { message, .. } if message.contains(OWNER_KIND_UNKNOWN))
     }
 
     /// Whether the object, or its kind, does not exist.

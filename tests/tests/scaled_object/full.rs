@@ -16,6 +16,9 @@ const TOKEN: &str = "CANARY-BEARER-3f9a60";
 /// The cron trigger rests for a minute of each day.
 const PAST_MIDNIGHT_IN_TOKYO: Duration = Duration::from_secs(90);
 
+/// Only then does the API server let an HPA block its owner's deletion. It looks for new kinds every 30 s.
+const UNTIL_KIND_IS_KNOWN: Duration = Duration::from_secs(45);
+
 /// Where a value differs from KEDA's on purpose: pointer, ours, why.
 fn differences() -> Vec<(&'static str, Value, &'static str)> {
     vec![
@@ -54,8 +57,11 @@ pub(crate) async fn looks_as_kedas_do(stage: &Stage) -> Result<()> {
         same(&json!({"status": scaled.status()}), &status)
     })
     .await?;
-    let live: HorizontalPodAutoscaler = stage.namespace.api().get("keda-hpa-full").await?;
-    same(&without_moments(serde_json::to_value(live)?), &hpa).context("the HPA")?;
+    until("the HPA is as KEDA's", UNTIL_KIND_IS_KNOWN, async || {
+        let live: HorizontalPodAutoscaler = stage.namespace.api().get("keda-hpa-full").await?;
+        same(&without_moments(serde_json::to_value(live)?), &hpa)
+    })
+    .await?;
     let live = stage.scaled_objects().get("full").await?;
     ensure!(
         live.metadata.finalizers == Some(vec!["finalizer.keda.sh".to_owned()]),

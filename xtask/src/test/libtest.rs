@@ -35,6 +35,8 @@ pub(crate) fn run(command: &mut Command, limit: Duration) -> Result<Outcome> {
 
 fn run_into(command: &mut Command, limit: Duration, sink: impl Write + Send + 'static) -> Result<Outcome> {
     let start = Instant::now();
+    // Where a test failed is in its error's own words; frames of the runtime only bury them.
+    command.env("RUST_LIB_BACKTRACE", "0");
     let mut child = spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
     let output = child
         .stdout
