@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use dormouse_kubernetes::slim::lean;
+use dormouse_kubernetes::slim::{lean, or_default};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1 as full;
 use k8s_openapi::api::discovery::v1 as discovery;
@@ -34,6 +34,7 @@ pub(crate) struct ServiceSpec {
     /// Whether its slices call every address ready.
     pub(crate) publish_not_ready_addresses: bool,
     /// Its ports.
+    #[serde(deserialize_with = "or_default")]
     pub(crate) ports: Vec<ServicePort>,
 }
 
@@ -56,7 +57,7 @@ pub(crate) struct EndpointSlice {
     #[serde(default, deserialize_with = "lean")]
     pub(crate) metadata: ObjectMeta,
     /// The addresses.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) endpoints: Vec<SliceEndpoint>,
     /// The ports that all of them have.
     #[serde(default)]
@@ -68,8 +69,10 @@ pub(crate) struct EndpointSlice {
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct SliceEndpoint {
     /// Its addresses, of which all but the first are to be ignored.
+    #[serde(deserialize_with = "or_default")]
     pub(crate) addresses: Vec<String>,
     /// What may be done with it.
+    #[serde(deserialize_with = "or_default")]
     pub(crate) conditions: SliceConditions,
     /// What it belongs to.
     pub(crate) target_ref: Option<TargetRef>,
@@ -146,3 +149,20 @@ macro_rules! resource {
 
 resource!(Service, full::Service);
 resource!(EndpointSlice, discovery::EndpointSlice);
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_slice_without_an_address_is_one_without_an_endpoint() {
+        // As the API server writes it once the last pod is gone.
+        let slice: EndpointSlice = serde_json::from_value(json!({
+            "metadata": {"name": "web-x", "namespace": "shop"}, "addressType": "IPv4", "endpoints": null, "ports": null,
+        }))
+        .unwrap();
+        assert_eq!((slice.endpoints.len(), slice.ports), (0, None));
+    }
+}

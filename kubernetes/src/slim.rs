@@ -157,8 +157,11 @@ pub fn lean<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D:
     Ok(metadata)
 }
 
-/// The API server writes an empty list as null.
-fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+/// Reads null as the default: the API server writes an empty list so.
+///
+/// # Errors
+/// When what is there is of another type.
+pub fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Option::deserialize(deserializer).map(Option::unwrap_or_default)

@@ -51,7 +51,11 @@ impl Histogram {
     /// Each bound in seconds, the last of which is [`f64::MAX`] and stands for none, with how many were no longer than it and
     /// longer than the one before.
     pub fn buckets(&self) -> impl Iterator<Item = (f64, u64)> {
-        let bounds = self.bounds.iter().map(Duration::as_secs_f64).chain([f64::INFINITY]);
+        let bounds = self
+            .bounds
+            .iter()
+            .map(Duration::as_secs_f64)
+            .chain([f64::INFINITY]);
         bounds.zip(self.counts.iter().copied())
     }
 }

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use dormouse_tests::http_echo::sleeps;
 use dormouse_tests::{BlackHole, Load, Operators, Way};
 use http::Method;
 use serde_json::json;
+use tokio::time::timeout;
 
 use crate::{ALONE, Sleeper};
 
@@ -34,9 +35,10 @@ async fn requests_are_held_while_there_is_no_operator() -> Result<()> {
     scale(0).await?;
     operators.are_ready(0, Duration::from_secs(30)).await?;
     let visitor = sleeper.visitor.clone();
-    let request = tokio::spawn(async move { visitor.visit(Way::Get).await });
-    tokio::time::sleep(AWAY).await;
-    ensure!(!request.is_finished(), "answered although nobody could wake it");
+    let mut request = tokio::spawn(async move { visitor.visit(Way::Get).await });
+    if let Ok(ended) = timeout(AWAY, &mut request).await {
+        bail!("it ended although nobody could wake it: {ended:?}");
+    }
     scale(2).await?;
     let visit = request.await?.context("the request that was held")?;
     ensure!(visit.took >= AWAY, "answered after {:?}", visit.took);
