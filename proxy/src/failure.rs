@@ -8,6 +8,7 @@ use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
 
 use crate::body::ResponseBody;
+use crate::headers::is_grpc;
 
 /// When a client that was turned away should come back: by then a wake is usually over.
 const RETRY: HeaderValue = HeaderValue::from_static("1");
@@ -169,12 +170,7 @@ pub(crate) enum Speaks {
 impl Speaks {
     /// By the head of its request.
     pub(crate) fn of(version: Version, headers: &HeaderMap) -> Self {
-        let grpc = headers
-            .get(CONTENT_TYPE)
-            .and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"))
-            // Not application/grpc-web, which has its status in the body.
-            .is_some_and(|rest| !rest.starts_with(b"-"));
-        if grpc {
+        if is_grpc(headers) {
             Self::Grpc(version)
         } else {
             Self::Http(version)

@@ -1,6 +1,6 @@
 //! What of a message's headers goes on, and what is for one connection only (RFC 9110 §7.6.1).
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TE, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// Whether a header is for one connection, whether or not `Connection` says so. Asked of every header of every message: one
@@ -38,6 +38,15 @@ pub(crate) fn strip_request(headers: &mut HeaderMap) -> Option<HeaderValue> {
 /// Removes from a response what is for the endpoint's connection only.
 pub(crate) fn strip_response(headers: &mut HeaderMap) {
     strip(headers);
+}
+
+/// Whether a request is a call of gRPC.
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"))
+        // Not application/grpc-web, which has its status in the body.
+        .is_some_and(|rest| !rest.starts_with(b"-"))
 }
 
 /// Makes a message say that its connection changes to `protocol`.

@@ -76,6 +76,11 @@ impl Outbound {
         methods.contains(&self.head.method)
     }
 
+    /// Whether it is a call of gRPC: one over HTTP/2 that says so.
+    pub(crate) fn is_grpc(&self) -> bool {
+        self.head.version == Version::HTTP_2 && headers::is_grpc(&self.head.headers)
+    }
+
     /// Whether nothing of its body was taken.
     pub(crate) fn is_whole(&self) -> bool {
         self.replay.is_whole()

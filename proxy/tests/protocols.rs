@@ -169,7 +169,8 @@ async fn grpc_has_its_trailers_and_our_failures_as_status() {
     route.timeouts.readiness = Timeout::After(Duration::from_millis(100));
     route.cold_start.max_pending = Some(1);
     rig.routes([route]);
-    rig.endpoints_of("web", &[(app.address, "rs")], Protocol::H2c);
+    // Also where the Service does not say what its port speaks.
+    rig.endpoints_of("web", &[(app.address, "rs")], Protocol::Http1);
     let call = || {
         let mut call = request(Method::POST, "/shop.Cart/Add", "message");
         call.headers_mut()
