@@ -6,12 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dormouse_core::routes::settings::ServicePort;
 use dormouse_kubernetes::{Change, ObjectKey, Watch};
+use k8s_openapi::api::core::v1 as full;
+use k8s_openapi::api::discovery::v1 as discovery;
 
 use crate::backend::{Backend, Unresolved, resolve};
 use crate::slim::{EndpointSlice, Service};
-
-/// The label by which a slice names its Service.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// Who is told about each wanted port, whenever it may have changed.
 pub(crate) type Publish = Box<dyn Fn(&ServicePort, Result<Backend, Unresolved>) + Send + Sync>;
@@ -89,13 +88,19 @@ impl Backends {
     }
 
     /// Has a watch of Services keep this current.
-    pub(crate) fn follow_services(&self, watch: Watch<Service>) -> Watch<Service> {
+    pub(crate) fn follow_services(
+        &self,
+        watch: Watch<full::Service, Service>,
+    ) -> Watch<full::Service, Service> {
         let this = self.clone();
         watch.on_change(move |key, change| this.service_changed(key, change))
     }
 
     /// Has a watch of EndpointSlices keep this current.
-    pub(crate) fn follow_slices(&self, watch: Watch<EndpointSlice>) -> Watch<EndpointSlice> {
+    pub(crate) fn follow_slices(
+        &self,
+        watch: Watch<discovery::EndpointSlice, EndpointSlice>,
+    ) -> Watch<discovery::EndpointSlice, EndpointSlice> {
         let this = self.clone();
         watch.on_change(move |key, change| this.slice_changed(key, change))
     }
@@ -128,8 +133,7 @@ impl Backends {
 impl Book {
     /// Gives back the slice's Service. One without belongs to somebody else and is not kept.
     fn add_slice(&mut self, key: &ObjectKey, slice: &Arc<EndpointSlice>) -> Option<ObjectKey> {
-        let labels = slice.metadata.labels.as_ref();
-        let service = ObjectKey::new(&*key.namespace, labels?.get(SERVICE_NAME)?.as_str());
+        let service = ObjectKey::new(key.namespace.clone(), slice.service.clone()?);
         let slices = self.slices.entry(service.clone()).or_default();
         slices.insert(Arc::clone(&key.name), Arc::clone(slice));
         self.owners.insert(key.clone(), service.clone());
@@ -199,7 +203,7 @@ mod tests {
     }
 
     fn slice(name: &str, service: Option<&str>, address: &str) -> Change<EndpointSlice> {
-        let labels = service.map(|service| json!({SERVICE_NAME: service}));
+        let labels = service.map(|service| json!({"kubernetes.io/service-name": service}));
         let slice = json!({
             "metadata": {"name": name, "namespace": "shop", "labels": labels},
             "ports": [{"name": "http", "port": 8080}, {"name": "admin", "port": 9000}],

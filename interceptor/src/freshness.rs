@@ -7,7 +7,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dormouse_kubernetes::Watch;
+use dormouse_kubernetes::{Readable, Watch, Watchable};
 use dormouse_runtime::admin::Ready;
 use tokio::time::{Instant, sleep};
 
@@ -32,9 +32,10 @@ struct Outage {
 
 impl Freshness {
     /// Has a watch tell when it fails.
-    pub(crate) fn of<K>(&self, name: &'static str, watch: Watch<K>) -> Watch<K>
+    pub(crate) fn of<R, K>(&self, name: &'static str, watch: Watch<R, K>) -> Watch<R, K>
     where
-        K: dormouse_kubernetes::Watchable,
+        R: Watchable,
+        K: Readable,
     {
         let this = self.clone();
         watch.on_failure(move |_| {

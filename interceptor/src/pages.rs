@@ -1,18 +1,15 @@
 //! ConfigMaps that routes answer with. Only labelled ones are read: whoever may write a route must not read any ConfigMap
 //! of its namespace by it.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dormouse_kubernetes::slim::lean;
+use dormouse_kubernetes::slim::or_default;
 use dormouse_kubernetes::{Change, Watch};
 use dormouse_proxy::Proxy;
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1 as full;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use k8s_openapi::{ByteString, NamespaceResourceScope};
-use kube::Resource;
 use serde::Deserialize;
 
 /// The label that a ConfigMap needs, as the add-on has it.
@@ -22,48 +19,19 @@ pub(crate) const SELECTOR: &str = "http.keda.sh/response-body=true";
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ConfigMap {
-    /// Its name and namespace.
-    #[serde(default, deserialize_with = "lean")]
-    pub(crate) metadata: ObjectMeta,
     /// Texts.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) data: BTreeMap<String, String>,
     /// Anything else.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) binary_data: BTreeMap<String, ByteString>,
 }
 
-impl Resource for ConfigMap {
-    type DynamicType = ();
-    type Scope = NamespaceResourceScope;
-
-    fn kind((): &()) -> Cow<'_, str> {
-        full::ConfigMap::kind(&())
-    }
-
-    fn group((): &()) -> Cow<'_, str> {
-        full::ConfigMap::group(&())
-    }
-
-    fn version((): &()) -> Cow<'_, str> {
-        full::ConfigMap::version(&())
-    }
-
-    fn plural((): &()) -> Cow<'_, str> {
-        full::ConfigMap::plural(&())
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
-
 /// Has the data plane know what is in them.
-pub(crate) fn follow(watch: Watch<ConfigMap>, proxy: Arc<Proxy>) -> Watch<ConfigMap> {
+pub(crate) fn follow(
+    watch: Watch<full::ConfigMap, ConfigMap>,
+    proxy: Arc<Proxy>,
+) -> Watch<full::ConfigMap, ConfigMap> {
     watch.labels(SELECTOR).on_change(move |key, change| {
         let values = match change {
             Change::Applied(map) => Some(values(map)),

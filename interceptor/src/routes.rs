@@ -3,21 +3,20 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use dormouse_api::InterceptorRoute;
 use dormouse_core::routes::settings::ServicePort;
 use dormouse_core::routes::{BuildOptions, Candidate, RouteSettings};
 use dormouse_kubernetes::{ObjectKey, Watched};
 use dormouse_proxy::Proxy;
 use dormouse_runtime::admin::Ready;
-use dormouse_translate::route;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::backends::Backends;
+use crate::slim::Route;
 
 /// Keeps the table of routes current.
 pub(crate) struct Routes {
-    pub(crate) watched: Watched<InterceptorRoute>,
+    pub(crate) watched: Watched<Route>,
     pub(crate) changed: Arc<Notify>,
     pub(crate) proxy: Arc<Proxy>,
     pub(crate) backends: Backends,
@@ -41,7 +40,7 @@ impl Routes {
 
     /// Builds the table once; `told` is what was last said about each route that is refused.
     fn rebuild(&self, told: &mut Refused) {
-        let (candidates, refused) = translate(&self.watched.list());
+        let (candidates, refused) = sort_out(&self.watched.entries());
         for (key, refusal) in &refused {
             if told.get(key) != Some(refusal) {
                 warn!(route = %key, error = %refusal, "route is not in order and gets no requests");
@@ -62,14 +61,14 @@ impl Routes {
 
 /// Those that are in order, and those that are not: one bad route takes nothing from the others. The operator tells its
 /// owner; what is said here is for the log.
-fn translate(objects: &[Arc<InterceptorRoute>]) -> (Vec<Candidate<Arc<RouteSettings>>>, Refused) {
-    let mut candidates = Vec::with_capacity(objects.len());
+fn sort_out(routes: &[(ObjectKey, Arc<Route>)]) -> (Vec<Candidate<Arc<RouteSettings>>>, Refused) {
+    let mut candidates = Vec::with_capacity(routes.len());
     let mut refused = Refused::new();
-    for object in objects {
-        match route(object) {
-            Ok(candidate) => candidates.push(candidate),
+    for (key, route) in routes {
+        match &route.0 {
+            Ok(candidate) => candidates.push(candidate.clone()),
             Err(refusal) => {
-                refused.insert(ObjectKey::of(&**object), refusal.to_string());
+                refused.insert(key.clone(), refusal.clone());
             }
         }
     }
@@ -92,12 +91,13 @@ mod tests {
 
     use super::*;
 
-    fn object(name: &str, spec: serde_json::Value) -> Arc<InterceptorRoute> {
+    fn object(name: &str, spec: serde_json::Value) -> (ObjectKey, Arc<Route>) {
         let object = json!({
             "apiVersion": "http.keda.sh/v1beta1", "kind": "InterceptorRoute",
             "metadata": {"name": name, "namespace": "shop"}, "spec": spec,
         });
-        Arc::new(serde_json::from_value(object).unwrap())
+        let route = serde_json::from_value(object).unwrap();
+        (ObjectKey::new("shop", name), Arc::new(route))
     }
 
     #[test]
@@ -111,7 +111,7 @@ mod tests {
         let bad = json!({
             "target": {"service": "bad", "port": 0}, "rules": [{"hosts": ["*.*"]}], "scalingMetric": scaling,
         });
-        let (candidates, refused) = translate(&[good("a"), object("bad", bad), good("z")]);
+        let (candidates, refused) = sort_out(&[good("a"), object("bad", bad), good("z")]);
         let names: Vec<_> = candidates.iter().map(|candidate| &*candidate.key.name).collect();
         assert_eq!(names, ["a", "z"]);
         let refused: Vec<_> = refused.iter().collect();
@@ -129,7 +129,7 @@ mod tests {
             "scalingMetric": {"concurrency": {"targetValue": 10}},
             "coldStart": {"fallback": {"service": {"name": "spare", "portName": "http"}}},
         });
-        let (candidates, _) = translate(&[object("web", spec)]);
+        let (candidates, _) = sort_out(&[object("web", spec)]);
         let mut wanted: Vec<_> = wanted(&candidates).iter().map(ToString::to_string).collect();
         wanted.sort();
         assert_eq!(wanted, ["shop/spare:http", "shop/web:80"]);

@@ -29,10 +29,11 @@ use crate::args::InterceptorArgs;
 use crate::backends::Backends;
 use crate::freshness::Freshness;
 use crate::metrics::PlaneMetrics;
-use crate::pages::{self, ConfigMap};
+use crate::pages;
 use crate::queue;
 use crate::reporter::Reporter;
 use crate::routes::Routes;
+use crate::slim::Route;
 use crate::traces::Traces;
 
 /// Version of this program.
@@ -170,17 +171,17 @@ fn follow_cluster(
     }));
     let freshness = Freshness::default();
     let (services, follow_services) = backends
-        .follow_services(freshness.of("Services", Watch::within(client, scope)))
+        .follow_services(freshness.of("Services", Watch::reduced(client, scope)))
         .start();
     let (slices, follow_slices) = backends
-        .follow_slices(freshness.of("EndpointSlices", Watch::within(client, scope)))
+        .follow_slices(freshness.of("EndpointSlices", Watch::reduced(client, scope)))
         .start();
-    let (maps, follow_maps) = pages::follow(Watch::<ConfigMap>::within(client, scope), proxy.clone()).start();
+    let (maps, follow_maps) = pages::follow(Watch::reduced(client, scope), proxy.clone()).start();
     let changed = Arc::new(Notify::new());
     let notify = changed.clone();
     let objects = freshness.of(
         "InterceptorRoutes",
-        Watch::<InterceptorRoute>::within(client, scope),
+        Watch::<InterceptorRoute, Route>::reduced(client, scope),
     );
     let (watched, follow_objects) = objects.on_change(move |_, _| notify.notify_one()).start();
     let routes = Routes {

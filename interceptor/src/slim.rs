@@ -1,21 +1,31 @@
-//! Services and EndpointSlices as far as the interceptor reads them: there may be thousands of each.
+//! Routes, Services and EndpointSlices as far as the interceptor reads them: there may be thousands of each. What they are
+//! called is for the watch to say.
 
-use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use dormouse_kubernetes::slim::{lean, or_default};
-use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1 as full;
-use k8s_openapi::api::discovery::v1 as discovery;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Resource;
-use serde::Deserialize;
+use dormouse_api::InterceptorRoute;
+use dormouse_core::routes::{Candidate, RouteSettings};
+use dormouse_kubernetes::slim::or_default;
+use serde::{Deserialize, Deserializer};
+
+/// The label by which a slice names its Service.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// An InterceptorRoute in the data plane's terms, or what is wrong with it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(from = "InterceptorRoute")]
+pub(crate) struct Route(pub(crate) Result<Candidate<Arc<RouteSettings>>, String>);
+
+impl From<InterceptorRoute> for Route {
+    fn from(object: InterceptorRoute) -> Self {
+        Self(dormouse_translate::route(&object).map_err(|refusal| refusal.to_string()))
+    }
+}
 
 /// A Service.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub(crate) struct Service {
-    /// Its name and namespace.
-    #[serde(default, deserialize_with = "lean")]
-    pub(crate) metadata: ObjectMeta,
     /// Where it leads.
     #[serde(default)]
     pub(crate) spec: ServiceSpec,
@@ -53,9 +63,9 @@ pub(crate) struct ServicePort {
 /// A part of the addresses behind a Service.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub(crate) struct EndpointSlice {
-    /// Its name, namespace and, as a label, its Service.
-    #[serde(default, deserialize_with = "lean")]
-    pub(crate) metadata: ObjectMeta,
+    /// Its Service, in the same namespace. One without is somebody else's.
+    #[serde(default, rename = "metadata", deserialize_with = "service_of")]
+    pub(crate) service: Option<Arc<str>>,
     /// The addresses.
     #[serde(default, deserialize_with = "or_default")]
     pub(crate) endpoints: Vec<SliceEndpoint>,
@@ -114,41 +124,15 @@ pub(crate) struct SlicePort {
     pub(crate) port: Option<i32>,
 }
 
-macro_rules! resource {
-    ($slim:ty, $full:ty) => {
-        impl Resource for $slim {
-            type DynamicType = ();
-            type Scope = NamespaceResourceScope;
-
-            fn kind((): &()) -> Cow<'_, str> {
-                <$full>::kind(&())
-            }
-
-            fn group((): &()) -> Cow<'_, str> {
-                <$full>::group(&())
-            }
-
-            fn version((): &()) -> Cow<'_, str> {
-                <$full>::version(&())
-            }
-
-            fn plural((): &()) -> Cow<'_, str> {
-                <$full>::plural(&())
-            }
-
-            fn meta(&self) -> &ObjectMeta {
-                &self.metadata
-            }
-
-            fn meta_mut(&mut self) -> &mut ObjectMeta {
-                &mut self.metadata
-            }
-        }
-    };
+fn service_of<'de, D: Deserializer<'de>>(metadata: D) -> Result<Option<Arc<str>>, D::Error> {
+    #[derive(Deserialize)]
+    struct Labelled {
+        #[serde(default, deserialize_with = "or_default")]
+        labels: BTreeMap<String, String>,
+    }
+    let mut labels = Labelled::deserialize(metadata)?.labels;
+    Ok(labels.remove(SERVICE_NAME).map(Into::into))
 }
-
-resource!(Service, full::Service);
-resource!(EndpointSlice, discovery::EndpointSlice);
 
 #[cfg(test)]
 mod tests {
@@ -160,9 +144,10 @@ mod tests {
     fn a_slice_without_an_address_is_one_without_an_endpoint() {
         // As the API server writes it once the last pod is gone.
         let slice: EndpointSlice = serde_json::from_value(json!({
-            "metadata": {"name": "web-x", "namespace": "shop"}, "addressType": "IPv4", "endpoints": null, "ports": null,
+            "metadata": {"name": "web-x", "labels": {SERVICE_NAME: "web"}}, "addressType": "IPv4", "endpoints": null, "ports": null,
         }))
         .unwrap();
         assert_eq!((slice.endpoints.len(), slice.ports), (0, None));
+        assert_eq!(slice.service.as_deref(), Some("web"));
     }
 }

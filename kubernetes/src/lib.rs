@@ -33,4 +33,4 @@ pub use lease::{LeaderState, Leadership};
 pub use named::{NamedWatches, Reference, Sighting};
 pub use namespaces::Namespaces;
 pub use queue::{Action, Queue};
-pub use watch::{Change, Watch, Watchable, Watched};
+pub use watch::{Change, Readable, Watch, Watchable, Watched};

@@ -75,10 +75,10 @@ type Keep = Box<dyn Fn(&ObjectKey) -> bool + Send + Sync>;
 
 /// A watch to be started.
 ///
-/// `K` may be a full type, one that keeps only the fields that are read, or `PartialObjectMeta<T>`, for which only metadata
-/// is transferred.
-pub struct Watch<K> {
-    scopes: Vec<(Option<String>, Api<Guard<K>>)>,
+/// `R` says what is watched, and may be `PartialObjectMeta<T>`, for which only metadata is transferred. Its objects are kept
+/// in the form `K`: whole, or with no more than the fields that are read.
+pub struct Watch<R, K = R> {
+    scopes: Vec<(Option<String>, Api<Guard<R, K>>)>,
     labels: Option<String>,
     fields: Option<String>,
     reactions: Reactions<K>,
@@ -112,17 +112,16 @@ impl<K> Reactions<K> {
 }
 
 /// What can be watched.
-pub trait Watchable:
-    Resource<DynamicType: Clone> + Clone + DeserializeOwned + Debug + Send + Sync + 'static
-{
-}
+pub trait Watchable: Resource<DynamicType: Clone> + Debug + 'static {}
 
-impl<K> Watchable for K where
-    K: Resource<DynamicType: Clone> + Clone + DeserializeOwned + Debug + Send + Sync + 'static
-{
-}
+impl<R> Watchable for R where R: Resource<DynamicType: Clone> + Debug + 'static {}
 
-impl<K: Watchable<Scope = DynamicResourceScope>> Watch<K> {
+/// The form in which objects are kept.
+pub trait Readable: Clone + DeserializeOwned + Debug + Send + Sync + 'static {}
+
+impl<K> Readable for K where K: Clone + DeserializeOwned + Debug + Send + Sync + 'static {}
+
+impl<K: Watchable<Scope = DynamicResourceScope> + Readable> Watch<K> {
     /// Watches objects of a `resource` that is known at run time only: of one namespace, or of all.
     #[must_use]
     pub fn of(client: &Client, resource: &K::DynamicType, namespace: Option<&str>) -> Self {
@@ -134,7 +133,7 @@ impl<K: Watchable<Scope = DynamicResourceScope>> Watch<K> {
     }
 }
 
-impl<K: Watchable<DynamicType: Default>> Watch<K> {
+impl<K: Watchable<DynamicType: Default> + Readable> Watch<K> {
     /// Watches the whole cluster.
     #[must_use]
     pub fn all(client: &Client) -> Self {
@@ -147,23 +146,33 @@ impl<K: Watchable<DynamicType: Default>> Watch<K> {
     where
         K: Resource<Scope = NamespaceResourceScope>,
     {
+        Self::reduced(client, namespaces)
+    }
+}
+
+impl<R, K> Watch<R, K>
+where
+    R: Watchable<DynamicType: Default, Scope = NamespaceResourceScope>,
+    K: Readable,
+{
+    /// Watches the namespaces in scope, each over a watch of its own, and keeps of each object what is in `K`.
+    #[must_use]
+    pub fn reduced(client: &Client, namespaces: &Namespaces) -> Self {
+        let resource = R::DynamicType::default();
         match namespaces {
-            Namespaces::All => Self::all(client),
-            Namespaces::These(names) => Self::over(
-                &K::DynamicType::default(),
-                names
-                    .iter()
-                    .map(|name| (Some(name.clone()), Api::namespaced(client.clone(), name)))
-                    .collect(),
-            ),
+            Namespaces::All => Self::over(&resource, vec![(None, Api::all(client.clone()))]),
+            Namespaces::These(names) => {
+                let namespaced = |name: &String| (Some(name.clone()), Api::namespaced(client.clone(), name));
+                Self::over(&resource, names.iter().map(namespaced).collect())
+            }
         }
     }
 }
 
-impl<K: Watchable> Watch<K> {
-    fn over(resource: &K::DynamicType, scopes: Vec<(Option<String>, Api<Guard<K>>)>) -> Self {
+impl<R: Watchable, K: Readable> Watch<R, K> {
+    fn over(resource: &R::DynamicType, scopes: Vec<(Option<String>, Api<Guard<R, K>>)>) -> Self {
         let reactions = Reactions {
-            kind: K::kind(resource).into_owned(),
+            kind: R::kind(resource).into_owned(),
             on_change: Vec::new(),
             on_undecodable: Vec::new(),
             on_list: None,
@@ -278,7 +287,7 @@ impl<K> Clone for Watched<K> {
     }
 }
 
-impl<K: Watchable> Watched<K> {
+impl<K> Watched<K> {
     /// The object of that name.
     #[must_use]
     pub fn get(&self, key: &ObjectKey) -> Option<Arc<K>> {
@@ -289,6 +298,12 @@ impl<K: Watchable> Watched<K> {
     #[must_use]
     pub fn list(&self) -> Vec<Arc<K>> {
         self.store.list()
+    }
+
+    /// Every object with its key, in no order.
+    #[must_use]
+    pub fn entries(&self) -> Vec<(ObjectKey, Arc<K>)> {
+        self.store.entries()
     }
 
     /// How many objects there are.

@@ -123,6 +123,13 @@ impl AsyncRead for ClientStream {
             let count = rest.len().min(buf.remaining());
             buf.put_slice(rest.get(..count).unwrap_or_default());
             self.given += count;
+            // With what follows them, or whoever parses the request would find too little of it and make room for more. An
+            // end or an error is found again by the next read.
+            let before = buf.filled().len();
+            let _ = Pin::new(&mut self.read).poll_read(cx, buf);
+            if buf.filled().len() > before {
+                self.activity.received();
+            }
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();

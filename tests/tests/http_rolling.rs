@@ -176,7 +176,8 @@ async fn falling_asleep_between_two_requests_costs_none() -> Result<()> {
         tally.is_whole(1)?;
         done += tally.done;
         tallies.push(tally.done);
-        let quiet = rand::rng().random_range(500..4000);
+        // A route counts as active for 3 s after its last request; the cooldown and a tick come on top.
+        let quiet = rand::rng().random_range(3500..6500);
         tokio::time::sleep(Duration::from_millis(quiet)).await;
     }
     eprintln!(

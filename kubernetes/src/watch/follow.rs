@@ -15,7 +15,11 @@ use kube::{
 };
 use tokio::{sync::watch, time::sleep};
 
-use super::{Change, Reactions, Undecodable, Watchable, guard::Guard, store::Store};
+use super::{
+    Change, Reactions, Readable, Undecodable, Watchable,
+    guard::Guard,
+    store::{Store, Stored},
+};
 use crate::{calls::CallError, key::ObjectKey, outage::Outage, requests};
 
 /// How long one watch request lasts, in seconds. The server then ends it and the next resumes where it stopped, at the price
@@ -25,9 +29,9 @@ const PAGE_SIZE: u32 = 500;
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const MAX_DELAY: Duration = Duration::from_secs(3);
 
-pub(super) struct Follower<K> {
+pub(super) struct Follower<R, K> {
     pub(super) namespace: Option<String>,
-    pub(super) api: Api<Guard<K>>,
+    pub(super) api: Api<Guard<R, K>>,
     pub(super) labels: Option<String>,
     pub(super) fields: Option<String>,
     pub(super) store: Arc<Store<K>>,
@@ -36,7 +40,7 @@ pub(super) struct Follower<K> {
     pub(super) pending: Arc<watch::Sender<usize>>,
 }
 
-impl<K: Watchable> Follower<K> {
+impl<R: Watchable, K: Readable> Follower<R, K> {
     pub(super) async fn run(self) {
         let mut strategy = watcher::InitialListStrategy::StreamingList;
         let mut backoff = Backoff::new(FIRST_DELAY, MAX_DELAY);
@@ -89,13 +93,13 @@ impl<K: Watchable> Follower<K> {
     }
 
     /// Brings the store up to date and tells the change. Whether this completed a list.
-    fn take(&self, event: Event<Guard<K>>, listing: &mut Listing<K>) -> bool {
+    fn take(&self, event: Event<Guard<R, K>>, listing: &mut Listing<K>) -> bool {
         match event {
             Event::Init => *listing = Listing::default(),
             Event::InitApply(object) if !self.reactions.keeps(&ObjectKey::of(&object)) => {}
             Event::InitApply(object) => match self.decode(object) {
                 (key, Some(object)) => {
-                    listing.objects.insert(key, Arc::new(object));
+                    listing.objects.insert(key, object);
                 }
                 (key, None) => {
                     listing.unreadable.insert(key);
@@ -116,10 +120,10 @@ impl<K: Watchable> Follower<K> {
             }
             Event::Apply(object) if !self.reactions.keeps(&ObjectKey::of(&object)) => {}
             Event::Apply(object) => {
-                if let (key, Some(object)) = self.decode(object) {
-                    let object = Arc::new(object);
-                    self.store.insert(key.clone(), object.clone());
-                    self.reactions.changed(&key, &Change::Applied(object));
+                if let (key, Some(stored)) = self.decode(object) {
+                    let change = Change::Applied(stored.object.clone());
+                    self.store.insert(key.clone(), stored);
+                    self.reactions.changed(&key, &change);
                 }
             }
             Event::Delete(object) => {
@@ -137,7 +141,7 @@ impl<K: Watchable> Follower<K> {
         false
     }
 
-    fn decode(&self, object: Guard<K>) -> (ObjectKey, Option<K>) {
+    fn decode(&self, object: Guard<R, K>) -> (ObjectKey, Option<Stored<K>>) {
         let key = ObjectKey::of(&object);
         if let Some(undecodable) = self.undecodable(&object) {
             tracing::warn!(
@@ -148,11 +152,17 @@ impl<K: Watchable> Follower<K> {
             );
             self.reactions.undecodable(&undecodable);
         }
-        (key, object.into_result().ok())
+        let version = object.resource_version().unwrap_or_default().into();
+        let object = object.into_result().ok();
+        let stored = object.map(|object| Stored {
+            version,
+            object: Arc::new(object),
+        });
+        (key, stored)
     }
 
     /// What there is to say of an object that does not decode.
-    fn undecodable(&self, object: &Guard<K>) -> Option<Undecodable> {
+    fn undecodable(&self, object: &Guard<R, K>) -> Option<Undecodable> {
         Some(Undecodable {
             kind: self.reactions.kind.clone(),
             key: ObjectKey::of(object),
@@ -199,7 +209,7 @@ impl<K: Watchable> Follower<K> {
 }
 
 struct Listing<K> {
-    objects: HashMap<ObjectKey, Arc<K>>,
+    objects: HashMap<ObjectKey, Stored<K>>,
     unreadable: HashSet<ObjectKey>,
 }
 

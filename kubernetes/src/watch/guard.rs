@@ -1,6 +1,6 @@
 //! An object that may not decode.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, marker::PhantomData};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
@@ -9,94 +9,104 @@ use serde_json::Value;
 
 /// The longest account of what is wrong with an object.
 const MAX_ERROR: usize = 512;
+/// The metadata that a watch itself reads.
+const IDENTITY: [&str; 6] = [
+    "name",
+    "namespace",
+    "uid",
+    "resourceVersion",
+    "deletionTimestamp",
+    "finalizers",
+];
 
-/// An object, or what is wrong with it. Unlike the library's guard it names the field.
-#[derive(Debug, Clone)]
-pub(super) enum Guard<K> {
-    Good(Box<K>),
-    Bad {
-        metadata: Box<ObjectMeta>,
-        error: String,
-    },
+/// An object of the API server's type `R` in the form `K`, or what is wrong with it. Unlike the library's guard it names the
+/// field.
+#[derive(Debug)]
+pub(super) struct Guard<R, K> {
+    /// What identifies it.
+    metadata: Box<ObjectMeta>,
+    object: Result<Box<K>, String>,
+    of: PhantomData<fn() -> R>,
 }
 
-impl<K> Guard<K> {
+impl<R, K: Clone> Clone for Guard<R, K> {
+    fn clone(&self) -> Self {
+        Self {
+            metadata: self.metadata.clone(),
+            object: self.object.clone(),
+            of: PhantomData,
+        }
+    }
+}
+
+impl<R, K> Guard<R, K> {
     /// What is wrong with the object, if anything is.
     pub(super) fn fault(&self) -> Option<&str> {
-        match self {
-            Self::Good(_) => None,
-            Self::Bad { error, .. } => Some(error),
-        }
+        self.object.as_ref().err().map(String::as_str)
     }
 
     /// The object, or what is wrong with it.
     pub(super) fn into_result(self) -> Result<K, String> {
-        match self {
-            Self::Good(object) => Ok(*object),
-            Self::Bad { error, .. } => Err(error),
-        }
+        self.object.map(|object| *object)
     }
 }
 
-impl<'de, K: Resource + DeserializeOwned> Deserialize<'de> for Guard<K> {
+impl<'de, R, K: DeserializeOwned> Deserialize<'de> for Guard<R, K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut value = Value::deserialize(deserializer)?;
-        // Often larger than all the rest of an object, and nothing that watches reads them: whoever writes an object whole
-        // gets it anew before.
+        let mut identity = Value::Null;
         if let Some(Value::Object(metadata)) = value.get_mut("metadata") {
+            // Often larger than all the rest of an object, and nothing that watches reads them: whoever writes an object
+            // whole gets it anew before.
             metadata.remove("managedFields");
+            let own = metadata
+                .iter()
+                .filter(|(name, _)| IDENTITY.contains(&name.as_str()));
+            identity = own.map(|(name, value)| (name.clone(), value.clone())).collect();
         }
-        let metadata = value.get("metadata").cloned().unwrap_or_default();
-        match serde_path_to_error::deserialize(value) {
-            Ok(object) => Ok(Self::Good(Box::new(object))),
-            Err(error) => {
-                // Without metadata nobody could be told which object it is.
-                let metadata = serde_json::from_value(metadata).map_err(D::Error::custom)?;
-                let error = format!("{}: {}", error.path(), error.inner());
-                Ok(Self::Bad {
-                    metadata,
-                    error: error.chars().take(MAX_ERROR).collect(),
-                })
-            }
-        }
+        // Without metadata nobody could be told which object it is.
+        let metadata = serde_json::from_value(identity).map_err(D::Error::custom)?;
+        let object = serde_path_to_error::deserialize(value).map_err(|error| {
+            let error = format!("{}: {}", error.path(), error.inner());
+            error.chars().take(MAX_ERROR).collect()
+        });
+        Ok(Self {
+            metadata,
+            object,
+            of: PhantomData,
+        })
     }
 }
 
-impl<K: Resource> Resource for Guard<K> {
-    type DynamicType = K::DynamicType;
-    type Scope = K::Scope;
+impl<R: Resource, K> Resource for Guard<R, K> {
+    type DynamicType = R::DynamicType;
+    type Scope = R::Scope;
 
     fn kind(dt: &Self::DynamicType) -> Cow<'_, str> {
-        K::kind(dt)
+        R::kind(dt)
     }
 
     fn group(dt: &Self::DynamicType) -> Cow<'_, str> {
-        K::group(dt)
+        R::group(dt)
     }
 
     fn version(dt: &Self::DynamicType) -> Cow<'_, str> {
-        K::version(dt)
+        R::version(dt)
     }
 
     fn plural(dt: &Self::DynamicType) -> Cow<'_, str> {
-        K::plural(dt)
+        R::plural(dt)
     }
 
     fn meta(&self) -> &ObjectMeta {
-        match self {
-            Self::Good(object) => object.meta(),
-            Self::Bad { metadata, .. } => metadata,
-        }
+        &self.metadata
     }
 
     fn meta_mut(&mut self) -> &mut ObjectMeta {
-        match self {
-            Self::Good(object) => object.meta_mut(),
-            Self::Bad { metadata, .. } => metadata,
-        }
+        &mut self.metadata
     }
 
     fn metadata_api() -> bool {
-        K::metadata_api()
+        R::metadata_api()
     }
 }

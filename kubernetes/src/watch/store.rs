@@ -5,8 +5,6 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use kube::Resource;
-
 use super::Change;
 use crate::key::ObjectKey;
 
@@ -14,7 +12,14 @@ use crate::key::ObjectKey;
 /// has to hear about.
 #[derive(Debug)]
 pub(super) struct Store<K> {
-    objects: RwLock<HashMap<ObjectKey, Arc<K>>>,
+    objects: RwLock<HashMap<ObjectKey, Stored<K>>>,
+}
+
+/// An object, and the version in which it was seen.
+#[derive(Debug)]
+pub(super) struct Stored<K> {
+    pub(super) version: Box<str>,
+    pub(super) object: Arc<K>,
 }
 
 impl<K> Default for Store<K> {
@@ -31,7 +36,7 @@ impl<K> Store<K> {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .get(key)
-            .cloned()
+            .map(|stored| stored.object.clone())
     }
 
     pub(super) fn list(&self) -> Vec<Arc<K>> {
@@ -39,7 +44,15 @@ impl<K> Store<K> {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .values()
-            .cloned()
+            .map(|stored| stored.object.clone())
+            .collect()
+    }
+
+    pub(super) fn entries(&self) -> Vec<(ObjectKey, Arc<K>)> {
+        let objects = self.objects.read().unwrap_or_else(PoisonError::into_inner);
+        let entries = objects.iter();
+        entries
+            .map(|(key, stored)| (key.clone(), stored.object.clone()))
             .collect()
     }
 
@@ -47,11 +60,11 @@ impl<K> Store<K> {
         self.objects.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    pub(super) fn insert(&self, key: ObjectKey, object: Arc<K>) {
+    pub(super) fn insert(&self, key: ObjectKey, stored: Stored<K>) {
         self.objects
             .write()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(key, object);
+            .insert(key, stored);
     }
 
     pub(super) fn remove(&self, key: &ObjectKey) -> Option<Arc<K>> {
@@ -59,36 +72,32 @@ impl<K> Store<K> {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(key)
+            .map(|stored| stored.object)
     }
-}
 
-impl<K: Resource> Store<K> {
     /// Makes a complete list of `namespace` (all of them, if none) the truth and says what that changed. Objects in
     /// `unreadable` keep the form they had.
     pub(super) fn replace(
         &self,
         namespace: Option<&str>,
-        listed: HashMap<ObjectKey, Arc<K>>,
+        listed: HashMap<ObjectKey, Stored<K>>,
         unreadable: &HashSet<ObjectKey>,
     ) -> Vec<(ObjectKey, Change<K>)> {
         let mut changes = Vec::new();
         let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
-        objects.retain(|key, object| {
+        objects.retain(|key, stored| {
             let in_scope = namespace.is_none_or(|namespace| *key.namespace == *namespace);
             let kept = !in_scope || listed.contains_key(key) || unreadable.contains(key);
             if !kept {
-                changes.push((key.clone(), Change::Deleted(object.clone())));
+                changes.push((key.clone(), Change::Deleted(stored.object.clone())));
             }
             kept
         });
-        for (key, object) in listed {
-            let version = |object: &Arc<K>| object.meta().resource_version.clone();
-            let known = objects
-                .get(&key)
-                .is_some_and(|known| version(known) == version(&object));
-            if !known {
-                objects.insert(key.clone(), object.clone());
-                changes.push((key, Change::Applied(object)));
+        for (key, stored) in listed {
+            let known = objects.get(&key);
+            if known.is_none_or(|known| known.version.is_empty() || known.version != stored.version) {
+                changes.push((key.clone(), Change::Applied(stored.object.clone())));
+                objects.insert(key, stored);
             }
         }
         changes

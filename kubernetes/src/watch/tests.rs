@@ -98,14 +98,14 @@ fn who_set_which_field_is_not_kept() {
     let mut value = object("a", 1);
     value["metadata"]["managedFields"] = json!([{"manager": "kubectl", "fieldsV1": {"f:replicas": {}}}]);
     value["metadata"]["annotations"] = json!({"kept": "yes"});
-    let kept = serde_json::from_value::<Guard<Slim>>(value.clone())
+    let kept = serde_json::from_value::<Guard<Slim, Slim>>(value.clone())
         .unwrap()
         .into_result()
         .unwrap();
     assert_eq!(kept.metadata.managed_fields, None);
     assert_eq!(kept.metadata.annotations.unwrap()["kept"], "yes");
     value["replicas"] = json!("many");
-    let bad = serde_json::from_value::<Guard<Slim>>(value).unwrap();
+    let bad = serde_json::from_value::<Guard<Slim, Slim>>(value).unwrap();
     assert_eq!(bad.meta().managed_fields, None);
     assert!(bad.into_result().unwrap_err().starts_with("replicas: "));
 }

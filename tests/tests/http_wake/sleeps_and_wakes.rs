@@ -98,8 +98,8 @@ async fn lane(
             *cold += usize::from(visit.cold == Some(true));
             slowest = slowest.max(visit.took);
         }
-        // It falls asleep somewhere in there.
-        let pause = rand::rng().random_range(0..4500);
+        // It falls asleep somewhere in there: a route counts as active for 3 s, and then come the cooldown and a tick.
+        let pause = rand::rng().random_range(2500..6500);
         tokio::time::sleep(Duration::from_millis(pause)).await;
     }
     eprintln!(
