@@ -114,6 +114,12 @@ async fn replacing_the_application_costs_no_request() -> Result<()> {
         tally
             .is_whole(stand.requests)
             .with_context(|| subject.to_owned())?;
+        // What happens behind the interceptor is no reason to close a client's connection.
+        ensure!(
+            tally.repeated == 0,
+            "{subject}: {} had to be sent again",
+            tally.repeated
+        );
         let posts = posts.stop().await?;
         eprintln!("{subject}, POST: {posts:?}");
         // A POST whose pod closes the connection in that very moment cannot be sent again: an application has to linger.
@@ -174,6 +180,7 @@ async fn falling_asleep_between_two_requests_costs_none() -> Result<()> {
         tokio::time::sleep(Duration::from_millis(busy)).await;
         let tally = load.stop().await?;
         tally.is_whole(1)?;
+        ensure!(tally.repeated == 0, "{} had to be sent again", tally.repeated);
         done += tally.done;
         tallies.push(tally.done);
         // A route counts as active for 3 s after its last request; the cooldown and a tick come on top.

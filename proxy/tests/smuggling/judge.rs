@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use tokio::task::JoinSet;
-
 use crate::common::Rig;
 use crate::common::raw::{Raw, Recorder};
+use crate::table::{Row, compare};
 
 pub(crate) const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 /// How long nothing must come before all is taken to be there.
@@ -120,7 +119,7 @@ pub(crate) fn read_chunks(mut text: &str) -> Option<(String, &str)> {
 }
 
 /// Sends the bytes and judges what came of them.
-pub(crate) async fn judge(name: &str, bytes: Vec<u8>, fate: Fate) -> Result<(), String> {
+async fn judge(name: &'static str, bytes: Vec<u8>, fate: Fate) -> Result<Row, String> {
     let endpoint = Recorder::start(ANSWER).await;
     let rig = Rig::serving(endpoint.address);
     let mut client = Raw::connect(rig.address()).await;
@@ -148,19 +147,45 @@ pub(crate) async fn judge(name: &str, bytes: Vec<u8>, fate: Fate) -> Result<(), 
         Fate::One(body) => broken == 0 && matches!(whole.as_slice(), [one] if one.body == body),
         Fate::Last(body) => broken == 0 && is_closed && matches!(whole.as_slice(), [one] if one.body == body),
     };
-    if as_expected { Ok(()) } else { Err(context()) }
+    if !as_expected {
+        return Err(context());
+    }
+    let status = answer.strip_prefix(b"HTTP/1.1 ").and_then(|rest| rest.get(..3));
+    let status = status.map_or("no answer".into(), String::from_utf8_lossy);
+    let end = if is_closed { "closed" } else { "open" };
+    Ok(Row {
+        case: name,
+        did: format!("{status}, {end}"),
+        reached: reached(&whole, broken > 0),
+    })
 }
 
-pub(crate) async fn judge_all(cases: Vec<(&'static str, Vec<u8>, Fate)>) {
-    let mut running = JoinSet::new();
-    for (name, bytes, fate) in cases {
-        running.spawn(async move { judge(name, bytes, fate).await });
+/// What an endpoint got, in words.
+pub(crate) fn reached(whole: &[Seen], part: bool) -> String {
+    match (whole, part) {
+        ([], false) => "nothing".to_owned(),
+        ([], true) => "part of one request, broken off".to_owned(),
+        ([one], _) if one.body.is_empty() => "one request without a body".to_owned(),
+        ([one], _) => format!("one request, body {:?}", one.body),
+        (more, _) => format!("{} requests", more.len()),
     }
-    let mut wrong = Vec::new();
-    while let Some(result) = running.join_next().await {
-        wrong.extend(result.unwrap().err());
+}
+
+/// Judges all cases of a section, and compares them with the document.
+pub(crate) async fn judge_all(section: &str, cases: Vec<(&'static str, Vec<u8>, Fate)>) {
+    let running = cases
+        .into_iter()
+        .map(|(name, bytes, fate)| judge(name, bytes, fate));
+    let judged = futures::future::join_all(running).await;
+    let (mut rows, mut wrong) = (Vec::new(), Vec::new());
+    for outcome in judged {
+        match outcome {
+            Ok(row) => rows.push(row),
+            Err(fault) => wrong.push(fault),
+        }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    compare(section, &rows);
 }
 
 /// A POST with these lines in its head, and what follows.

@@ -18,6 +18,7 @@ use anyhow::Result;
 use dormouse_tests::{Cluster, Installation, Namespace};
 
 use self::cold::{Sample, cold_starts};
+use self::first_byte::Buckets;
 use self::floor::floor;
 use crate::figures::Figures;
 use crate::plane::percentile;
@@ -84,30 +85,26 @@ async fn steps(
         edges::all(cluster, installation, figures).await?;
     }
     if "cold".contains(&arguments.only) {
-        let before = first_byte::so_far(cluster, installation).await?;
-        cold(arguments, cluster, installation, ("cold_total", 0, 20.0), figures).await?;
-        cold(
-            arguments,
-            cluster,
-            installation,
-            ("cold_late_app", LATE, 60.0),
-            figures,
-        )
-        .await?;
-        let all = first_byte::so_far(cluster, installation).await?;
-        first_byte::add(&before, &all, figures);
+        let mut first_bytes = Buckets::new();
+        for kind in [("cold_total", 0, 20.0), ("cold_late_app", LATE, 60.0)] {
+            for (bound, count) in cold(arguments, cluster, installation, kind, figures).await? {
+                *first_bytes.entry(bound).or_default() += count;
+            }
+        }
+        first_byte::add(&first_bytes, figures);
     }
     Ok(())
 }
 
-/// Cold starts of an application that listens so many milliseconds after its start, and as many of the bare platform.
+/// Cold starts of an application that listens so many milliseconds after its start, and as many of the bare platform. Gives
+/// how soon the interceptor had their first bytes.
 async fn cold(
     arguments: &Arguments,
     cluster: &Cluster,
     installation: &Installation,
     (name, late, goal): (&str, u64, f64),
     figures: &mut Figures,
-) -> Result<()> {
+) -> Result<Buckets> {
     say(&format!(
         "cold starts of an application that listens {late} ms after its start"
     ));
@@ -121,6 +118,8 @@ async fn cold(
         samples.push(cold.sample().await?);
         floors.push(floor.sample().await?);
     }
+    // Of this namespace alone, and while it is there: the series go with their route.
+    let first_bytes = first_byte::so_far(cluster, installation, asleep.name()).await?;
     let of = |value: fn(&Sample) -> f64| {
         let mut values: Vec<f64> = samples.iter().map(value).collect();
         values.sort_by(f64::total_cmp);
@@ -157,7 +156,7 @@ async fn cold(
         .map(|(total, floor)| total - floor);
     let note = format!("95% interval {low:.1} to {high:.1}");
     figures.add(format!("{name}_raw_difference"), difference, "ms", None, note);
-    Ok(())
+    Ok(first_bytes)
 }
 
 /// The interval in which the difference of the medians lies with 95%, by drawing from the samples again and again.

@@ -12,8 +12,8 @@ const NAME: &str = "dormouse_interceptor_ready_to_first_byte_seconds";
 /// Counts by upper bound in microseconds; the largest is of all.
 pub(crate) type Buckets = BTreeMap<u64, f64>;
 
-/// What the interceptor counted so far, over all routes.
-pub(crate) async fn so_far(cluster: &Cluster, installation: &Installation) -> Result<Buckets> {
+/// What the interceptor counted so far, over the routes of one namespace.
+pub(crate) async fn so_far(cluster: &Cluster, installation: &Installation, routes: &str) -> Result<Buckets> {
     let namespace = installation.namespace();
     let selector = "--selector=app.kubernetes.io/component=interceptor";
     let pod = [
@@ -30,7 +30,13 @@ pub(crate) async fn so_far(cluster: &Cluster, installation: &Installation) -> Re
     let families = exposition::parse(&page).map_err(|error| anyhow!("the metrics page: {error}"))?;
     let mut buckets = Buckets::new();
     let samples = families.get(NAME).map_or(&[][..], |family| &family.samples);
-    for sample in samples.iter().filter(|sample| sample.name.ends_with("_bucket")) {
+    let of_routes = samples.iter().filter(|sample| {
+        sample
+            .labels
+            .get("route_namespace")
+            .is_some_and(|namespace| namespace == routes)
+    });
+    for sample in of_routes.filter(|sample| sample.name.ends_with("_bucket")) {
         let bound = sample
             .labels
             .get("le")
@@ -42,12 +48,8 @@ pub(crate) async fn so_far(cluster: &Cluster, installation: &Installation) -> Re
     Ok(buckets)
 }
 
-/// The bound that 99% of what came between the two kept.
-pub(crate) fn add(before: &Buckets, after: &Buckets, figures: &mut Figures) {
-    let counts = after
-        .iter()
-        .map(|(bound, count)| (*bound, count - before.get(bound).unwrap_or(&0.0)));
-    let counts: Buckets = counts.collect();
+/// The bounds that 50% and 99% of them kept.
+pub(crate) fn add(counts: &Buckets, figures: &mut Figures) {
     let all = counts.values().last().copied().unwrap_or_default();
     let kept = |share: f64| {
         counts
@@ -73,11 +75,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_came_in_between_counts() {
-        let before = Buckets::from([(1_000, 10.0), (5_000, 10.0), (u64::MAX, 100.0)]);
-        let after = Buckets::from([(1_000, 60.0), (5_000, 110.0), (u64::MAX, 200.0)]);
+    fn the_bound_that_nearly_all_kept_is_told() {
+        let counts = Buckets::from([(1_000, 50.0), (5_000, 100.0), (u64::MAX, 100.0)]);
         let mut figures = Figures::default();
-        add(&before, &after, &mut figures);
+        add(&counts, &mut figures);
         let json: serde_json::Value = serde_json::from_str(&figures.json().unwrap()).unwrap();
         assert_eq!((&json[0]["value"], &json[1]["value"]), (&1.0.into(), &5.0.into()));
     }
