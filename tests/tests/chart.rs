@@ -1,7 +1,9 @@
 //! The chart as its users meet it: KEDA's values are accepted, wrong ones are not; what it grants is what it needs; an
 //! upgrade keeps what the operator wrote; an uninstall keeps the users' objects.
 
-use std::collections::BTreeMap;
+#[path = "chart/interceptor.rs"]
+mod interceptor;
+
 use std::fs;
 use std::time::Duration;
 
@@ -18,10 +20,9 @@ const KEDA_VALUES: &str = include_str!("chart/keda-values.txt");
 async fn every_value_of_kedas_chart_is_accepted() -> Result<()> {
     let cluster = Cluster::connect().await?;
     let values = nested(KEDA_VALUES)?;
-    let file = tempfile::Builder::new().suffix(".json").tempfile()?;
-    fs::write(file.path(), serde_json::to_vec(&values)?)?;
-    let path = file.path().to_str().context("a temporary path is UTF-8")?;
-    let objects = render(&cluster, &["--values", path]).await?;
+    let names = values.as_object().map_or(0, Map::len);
+    ensure!(names > 30, "only {names} top-level values");
+    let objects = render_with(&cluster, &values).await?;
     let deployment = find(&objects, "Deployment", "keda-operator")?;
     let image = deployment
         .pointer("/spec/template/spec/containers/0/image")
@@ -52,6 +53,12 @@ async fn wrong_values_are_refused_by_name() -> Result<()> {
         ),
         ("interceptor.drainTimeout=soon", "drainTimeout"),
         ("interceptor.proxy.port=0", "port"),
+        ("interceptor.readinesTimeout=1s", "'readinesTimeout' not allowed"),
+        ("interceptor.coldStart.pending=1", "'pending' not allowed"),
+        ("interceptor.replicas.minimum=1", "'minimum' not allowed"),
+        ("interceptor.tls.cert_secret=a", "'cert_secret' not allowed"),
+        ("operator.replicas=2", "'replicas' not allowed"),
+        ("images.tag=1", "'images' not allowed"),
         (
             "podIdentity.aws.irsa.enabled=true",
             "podIdentity.aws.irsa.roleArn",
@@ -353,6 +360,13 @@ async fn render(cluster: &Cluster, arguments: &[&str]) -> Result<Vec<Value>> {
     manifest::documents(&cluster.helm(all, HELM).await?)
 }
 
+async fn render_with(cluster: &Cluster, values: &Value) -> Result<Vec<Value>> {
+    let file = tempfile::Builder::new().suffix(".json").tempfile()?;
+    fs::write(file.path(), serde_json::to_vec(values)?)?;
+    let path = file.path().to_str().context("a temporary path is UTF-8")?;
+    render(cluster, &["--values", path]).await
+}
+
 fn find<'a>(objects: &'a [Value], kind: &str, name: &str) -> Result<&'a Value> {
     let found = objects
         .iter()
@@ -394,17 +408,19 @@ fn nested(text: &str) -> Result<Value> {
             serde_json::from_str(value).with_context(|| format!("the value of {name}"))?,
         );
     }
-    ensure!(root.len() > 30, "only {} top-level values", root.len());
     Ok(Value::Object(root))
 }
 
 #[test]
 fn value_names_nest() -> Result<()> {
-    let lines: String = (0..31).map(|index| format!("v{index}.w = {index}\n")).collect();
-    let found = nested(&lines)?;
-    let wanted: BTreeMap<_, _> = (0..31)
-        .map(|index| (format!("v{index}"), json!({"w": index})))
-        .collect();
-    ensure!(found == json!(wanted), "{found}");
+    let found = nested("v.w = 1\n\nv.x.y = []\nz = \"a = b\"\n")?;
+    ensure!(
+        found == json!({"v": {"w": 1, "x": {"y": []}}, "z": "a = b"}),
+        "{found}"
+    );
+    ensure!(
+        nested("v = 1\nv.w = 2\n").is_err(),
+        "a name is a value and an object"
+    );
     Ok(())
 }

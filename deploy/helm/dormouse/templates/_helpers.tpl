@@ -82,6 +82,136 @@ keda-add-ons-http-{{ . }}
 kedaorg-ca
 {{- end }}
 
+{{- /* A value as text: empty where there is none, and numbers of a values file, which Helm reads as floats, without an exponent. */ -}}
+{{- define "dormouse.text" -}}
+{{- if kindIs "invalid" . -}}
+{{- else if and (kindIs "float64" .) (eq . (floor .)) -}}{{ int64 . }}
+{{- else -}}{{ . }}
+{{- end -}}
+{{- end }}
+
+{{- /*
+The interceptor's environment: its settings where they are set, then what the user adds. Of equal names the last is kept:
+the API server refuses a list that has a name twice.
+*/ -}}
+{{- define "dormouse.interceptor.env" -}}
+{{- $it := .Values.interceptor -}}
+{{- $tls := $it.tls -}}
+{{- $settings := dict
+      "KEDA_HTTP_PROXY_PORT" $it.proxy.port
+      "KEDA_HTTP_ADMIN_PORT" $it.admin.port
+      "KEDA_HTTP_WATCH_NAMESPACE" (include "dormouse.watched" . | fromJsonArray | join ",")
+      "KEDA_HTTP_READINESS_TIMEOUT" (include "dormouse.text" $it.readinessTimeout | default $it.replicas.waitTimeout)
+      "KEDA_HTTP_REQUEST_TIMEOUT" $it.requestTimeout
+      "KEDA_HTTP_RESPONSE_HEADER_TIMEOUT" $it.responseHeaderTimeout
+      "KEDA_HTTP_CONNECT_TIMEOUT" $it.tcpConnectTimeout
+      "KEDA_HTTP_SHUTDOWN_DELAY" $it.shutdownDelay
+      "KEDA_HTTP_DRAIN_TIMEOUT" $it.drainTimeout
+      "KEDA_HTTP_MAX_IDLE_CONNS" $it.maxIdleConns
+      "KEDA_HTTP_MAX_IDLE_CONNS_PER_HOST" $it.maxIdleConnsPerHost
+      "KEDA_HTTP_DIRECT_POD_ROUTING" $it.directPodRouting
+      "KEDA_HTTP_COLD_START_MAX_PENDING_REQUESTS" $it.coldStart.maxPendingRequests
+      "KEDA_HTTP_TLS_SKIP_VERIFY" ($tls.skipVerify | default "")
+      "KEDA_HTTP_TLS_MIN_VERSION" $tls.minVersion
+      "KEDA_HTTP_TLS_MAX_VERSION" $tls.maxVersion
+      "KEDA_HTTP_TLS_CIPHER_SUITES" $tls.cipherSuites
+      "KEDA_HTTP_TLS_CURVE_PREFERENCES" $tls.curvePreferences
+      "KEDA_HTTP_TLS_CA_DIRS" ($tls.caDirs | default list | join ",") -}}
+{{- if $tls.enabled -}}
+{{- $settings = merge $settings (dict
+      "KEDA_HTTP_PROXY_TLS_ENABLED" true
+      "KEDA_HTTP_PROXY_TLS_PORT" $tls.port
+      "KEDA_HTTP_PROXY_TLS_CERT_PATH" $tls.certPath
+      "KEDA_HTTP_PROXY_TLS_KEY_PATH" $tls.keyPath) -}}
+{{- end -}}
+{{- $all := list (dict "name" "POD_NAME" "valueFrom" (dict "fieldRef" (dict "fieldPath" "metadata.name"))) -}}
+{{- range $name, $value := $settings -}}
+{{- with include "dormouse.text" $value -}}{{- $all = append $all (dict "name" $name "value" .) -}}{{- end -}}
+{{- end -}}
+{{- range $name, $value := $it.extraEnvs -}}
+{{- if not (kindIs "invalid" $value) -}}{{- $all = append $all (dict "name" $name "value" (include "dormouse.text" $value)) -}}{{- end -}}
+{{- end -}}
+{{- $seen := dict -}}
+{{- $kept := list -}}
+{{- range concat $all ($it.env | default list) | reverse -}}
+{{- if not (hasKey $seen .name) -}}
+{{- $_ := set $seen .name true -}}
+{{- $kept = prepend $kept . -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $kept -}}
+{{- end }}
+
+{{- /* The interceptor's flags: those without a twin in the environment, and extraArgs, which come first: no flag may be given twice. */ -}}
+{{- define "dormouse.interceptor.flags" -}}
+{{- $it := .Values.interceptor -}}
+{{- $log := .Values.logging.interceptor -}}
+{{- /* The dot at the end saves the lookups of the resolver's search path. */ -}}
+{{- $operators := printf "%s-demand.%s.svc.%s.:9091" .Values.operator.name .Release.Namespace .Values.clusterDomain -}}
+{{- $flags := dict
+      "zap-log-level" $log.level
+      "zap-encoder" $log.format
+      "zap-time-encoding" $log.timeEncoding
+      "hosts-across-namespaces" $it.hostsAcrossNamespaces
+      "operators" $operators
+      "operators-name" (printf "%s.%s.svc" .Values.operator.name .Release.Namespace)
+      "operators-ca-file" "/var/run/dormouse/authorities/ca.crt"
+      "operators-token-file" "/var/run/dormouse/token/token" -}}
+{{- range $flag, $value := $it.extraArgs -}}{{- $_ := set $flags $flag $value -}}{{- end -}}
+{{- $all := list -}}
+{{- range $flag, $value := $flags -}}
+{{- if not (kindIs "invalid" $value) -}}{{- $all = append $all (printf "--%s=%s" $flag (include "dormouse.text" $value)) -}}{{- end -}}
+{{- end -}}
+{{- toYaml $all -}}
+{{- end }}
+
+{{- /* Where the Secret with the certificate is mounted; nothing where the user mounts something there, or wants no Secret. */ -}}
+{{- define "dormouse.interceptor.certificate" -}}
+{{- $it := .Values.interceptor -}}
+{{- $path := dir $it.tls.certPath -}}
+{{- $taken := list -}}
+{{- range $it.extraVolumeMounts -}}{{- $taken = append $taken (.mountPath | trimSuffix "/") -}}{{- end -}}
+{{- if and $it.tls.enabled $it.tls.certSecret (not (has $path $taken)) -}}{{ $path }}{{- end -}}
+{{- end }}
+
+{{- /* A PodMonitor for the pods whose label app is .name. */ -}}
+{{- define "dormouse.podMonitor" -}}
+{{- $root := .root -}}
+apiVersion: monitoring.coreos.com/v1
+kind: PodMonitor
+metadata:
+  name: {{ .name }}
+  namespace: {{ .monitor.namespace | default $root.Release.Namespace }}
+  labels:
+    app.kubernetes.io/name: {{ .name }}
+    {{- include .labels $root | nindent 4 }}
+    {{- with .monitor.additionalLabels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+spec:
+  namespaceSelector:
+    matchNames: [{{ $root.Release.Namespace }}]
+  selector:
+    matchLabels:
+      app: {{ .name }}
+  {{- with .monitor }}
+  podMetricsEndpoints:
+    - port: metrics
+      {{- with .interval }}
+      interval: {{ . }}
+      {{- end }}
+      {{- with .scrapeTimeout }}
+      scrapeTimeout: {{ . }}
+      {{- end }}
+      {{- with .relabelings }}
+      relabelings: {{ toJson . }}
+      {{- end }}
+      {{- with .metricRelabelings }}
+      metricRelabelings: {{ toJson . }}
+      {{- end }}
+  {{- end }}
+{{- end }}
+
 {{- define "dormouse.subject" -}}
 - kind: ServiceAccount
   name: {{ include "dormouse.serviceAccount" . }}
