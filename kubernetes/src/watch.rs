@@ -73,12 +73,15 @@ type OnList = Box<dyn Fn(&HashSet<&ObjectKey>) + Send + Sync>;
 type OnFailure = Box<dyn Fn(&CallError) -> bool + Send + Sync>;
 type Keep = Box<dyn Fn(&ObjectKey) -> bool + Send + Sync>;
 
+/// A namespace, or all of them, and how to ask for its objects.
+type Scope<R, K> = (Option<String>, Api<Guard<R, K>>);
+
 /// A watch to be started.
 ///
 /// `R` says what is watched, and may be `PartialObjectMeta<T>`, for which only metadata is transferred. Its objects are kept
 /// in the form `K`: whole, or with no more than the fields that are read.
 pub struct Watch<R, K = R> {
-    scopes: Vec<(Option<String>, Api<Guard<R, K>>)>,
+    scopes: Vec<Scope<R, K>>,
     labels: Option<String>,
     fields: Option<String>,
     reactions: Reactions<K>,
@@ -170,7 +173,7 @@ where
 }
 
 impl<R: Watchable, K: Readable> Watch<R, K> {
-    fn over(resource: &R::DynamicType, scopes: Vec<(Option<String>, Api<Guard<R, K>>)>) -> Self {
+    fn over(resource: &R::DynamicType, scopes: Vec<Scope<R, K>>) -> Self {
         let reactions = Reactions {
             kind: R::kind(resource).into_owned(),
             on_change: Vec::new(),
