@@ -30,7 +30,7 @@ pub(crate) struct Peer {
 struct Flags {
     /// Our own probe found it serving before its slice did.
     proved: AtomicBool,
-    /// It did not take a connection: nothing more is sent before a probe finds it serving.
+    /// It did not take a connection: nothing more is sent before a probe finds it serving, which begins at once.
     suspect: AtomicBool,
     /// It began a response at least once.
     answered: AtomicBool,

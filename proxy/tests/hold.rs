@@ -10,6 +10,8 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -421,6 +423,46 @@ async fn another_endpoint_takes_what_one_refuses() {
         rig.ready("web", &[gone, app.address]);
         assert_eq!(get(rig.address(), "/").await.status, 200);
     }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_refused_once_gets_requests_again_although_nobody_waits() {
+    let (app, late) = (app::ok().await, app::free_address());
+    let rig = Rig::new();
+    rig.routes([settings("web")]);
+    rig.ready("web", &[late, app.address]);
+    for _ in 0..30 {
+        assert_eq!(get(rig.address(), "/").await.status, 200);
+    }
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    let _late = app::serve_at(Some(late), move |_| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        async { app::text("late") }
+    })
+    .await;
+    let asking = async {
+        while asked.load(Ordering::Relaxed) == 0 {
+            assert_eq!(get(rig.address(), "/").await.status, 200);
+        }
+    };
+    tokio::time::timeout(common::PATIENCE, asking).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_fallback_that_refused_once_gets_requests_again() {
+    let late = app::free_address();
+    let rig = Rig::new();
+    let mut route = settings("web");
+    route.timeouts.readiness = Timeout::After(Duration::from_millis(20));
+    route.cold_start.fallback = Some(target("sorry"));
+    rig.routes([route]);
+    rig.asleep("web");
+    rig.ready("sorry", &[late]);
+    assert_eq!(get(rig.address(), "/").await.status, 502);
+    let _late = app::serve_at(Some(late), |_| async { app::text("sorry") }).await;
+    let asking = async { while get(rig.address(), "/").await.status != 200 {} };
+    tokio::time::timeout(common::PATIENCE, asking).await.unwrap();
 }
 
 #[tokio::test]
