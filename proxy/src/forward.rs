@@ -150,11 +150,13 @@ async fn forward_http2(
     outbound: Outbound,
     limits: &Limits,
 ) -> Result<Answer, Unanswered> {
-    let mut sender = match worker.pool.http2(passage.load.peer()).await {
-        Ok(sender) => sender,
+    let peer = passage.load.peer();
+    let (mut sender, is_used) = match worker.pool.http2(peer).await {
+        Ok(connection) => connection,
         Err(error) => return Err(not_connected(outbound, &error)),
     };
-    let idempotent = outbound.is_idempotent();
+    // As over HTTP/1.1: once, if the connection may have been about to end, or where nothing ever answered.
+    let may_repeat = outbound.is_idempotent() && ((is_used && !outbound.needs_new()) || !peer.has_answered());
     let (sent, request) = outbound.into_http2();
     let sending = sender.try_send_request(request);
     match head(sending, &sent.replay, limits)
@@ -167,9 +169,13 @@ async fn forward_http2(
             upgrade: None,
         }),
         Err(error) => {
-            // What the endpoint says that it did not touch may be sent again whatever it is.
-            let untouched = reset_reason(error.error()) == Some(h2::Reason::REFUSED_STREAM);
-            Err(unanswered(error, sent, untouched || idempotent, false))
+            // What the endpoint says that it did not touch may be sent again whatever it is; what it gave up on is answered.
+            let reset = reset_reason(error.error());
+            let may_repeat = match reset {
+                Some(reason) => reason == h2::Reason::REFUSED_STREAM,
+                None => may_repeat,
+            };
+            Err(unanswered(error, sent, may_repeat, !is_used && reset.is_none()))
         }
     }
 }
@@ -251,6 +257,8 @@ fn describe(error: &hyper::Error) -> String {
     innermost.to_string()
 }
 
+/// Why the endpoint ended this one request, if it is no failure of the whole connection.
 fn reset_reason(error: &hyper::Error) -> Option<h2::Reason> {
-    error.source()?.downcast_ref::<h2::Error>()?.reason()
+    let error = error.source()?.downcast_ref::<h2::Error>()?;
+    error.is_reset().then(|| error.reason())?
 }

@@ -144,12 +144,7 @@ impl Upstream {
     }
 
     /// Takes what its slices say; `None` if there is no such Service or port.
-    pub(crate) fn set(
-        self: &Arc<Self>,
-        set: Option<&EndpointSet>,
-        protocol: Protocol,
-        shared: &Arc<Shared>,
-    ) {
+    pub(crate) fn set(self: &Arc<Self>, set: Option<&EndpointSet>, protocol: Protocol, shared: &Arc<Shared>) {
         self.shared.get_or_init(|| Arc::downgrade(shared));
         // Before its own lock is taken: the registry takes its lock first, then that of a Service port.
         let listed: Vec<(Arc<Peer>, Standing)> = set

@@ -439,6 +439,70 @@ async fn what_a_used_connection_drops_is_sent_again_if_it_may_be() {
     }
 }
 
+/// What an endpoint of HTTP/2 does with a request.
+#[derive(Clone, Copy)]
+enum Does {
+    Answer,
+    Reset,
+    /// Closes the connection.
+    Close,
+}
+
+/// An endpoint of HTTP/2 that does this with one request after the other, and the number of those.
+async fn over_http2(does: &'static [Does]) -> (Rig, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let requests = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&requests);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let counter = Arc::clone(&counter);
+            tokio::spawn(async move {
+                // A probe says nothing.
+                let Ok(mut connection) = h2::server::handshake(stream).await else {
+                    return;
+                };
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    match does[counter.fetch_add(1, Ordering::SeqCst).min(does.len() - 1)] {
+                        Does::Answer => drop(respond.send_response(Response::new(()), true).unwrap()),
+                        Does::Reset => respond.send_reset(h2::Reason::INTERNAL_ERROR),
+                        Does::Close => return,
+                    }
+                }
+            });
+        }
+    });
+    let rig = Rig::with(|config| config.threads = std::num::NonZeroUsize::MIN);
+    rig.routes([settings("web")]);
+    rig.endpoints_of("web", &[(address, "rs")], Protocol::H2c);
+    (rig, requests)
+}
+
+#[tokio::test]
+async fn over_http2_a_request_that_the_endpoint_gave_up_on_is_not_sent_again() {
+    for does in [&[Does::Reset][..], &[Does::Answer, Does::Reset]] {
+        let (rig, requests) = over_http2(does).await;
+        for _ in 1..does.len() {
+            assert_eq!(get(rig.address(), "/").await.status, 200);
+        }
+        assert_eq!(get(rig.address(), "/").await.status, 502);
+        assert_eq!(requests.load(Ordering::SeqCst), does.len());
+    }
+}
+
+#[tokio::test]
+async fn over_http2_what_a_used_connection_drops_is_sent_again_once() {
+    for (does, status) in [
+        (&[Does::Answer, Does::Close, Does::Answer], 200),
+        (&[Does::Answer, Does::Close, Does::Close], 502),
+    ] {
+        let (rig, requests) = over_http2(does).await;
+        assert_eq!(get(rig.address(), "/").await.status, 200);
+        assert_eq!(get(rig.address(), "/").await.status, status);
+        assert_eq!(requests.load(Ordering::SeqCst), 3);
+    }
+}
+
 #[tokio::test]
 async fn what_must_not_be_sent_twice_goes_on_a_fresh_connection() {
     let (address, _) = closes_on_second().await;
