@@ -125,6 +125,12 @@ impl Peer {
         self.republish();
     }
 
+    /// It takes connections again. Whether it may get requests is for its slice to say, as before.
+    pub(crate) fn forgive(&self) {
+        self.flags.suspect.store(false, Ordering::Relaxed);
+        self.republish();
+    }
+
     /// It took no connection. What a probe found before counts no longer.
     pub(crate) fn suspect(&self) {
         self.flags.proved.store(false, Ordering::Relaxed);

@@ -59,30 +59,42 @@ pub(crate) fn start(shared: &Shared, upstream: &Arc<Upstream>, peer: Arc<Peer>, 
         _ => return,
     };
     if let Some(right) = peer.try_probe() {
-        shared.control.spawn(run(Arc::clone(upstream), peer, plan, right));
+        shared
+            .control
+            .spawn(run(Arc::clone(upstream), peer, standing, plan, right));
     }
 }
 
-async fn run(upstream: Arc<Upstream>, peer: Arc<Peer>, plan: Arc<Plan>, right: ProbeRight) {
+async fn run(
+    upstream: Arc<Upstream>,
+    peer: Arc<Peer>,
+    standing: Standing,
+    plan: Arc<Plan>,
+    right: ProbeRight,
+) {
     let began = Instant::now();
-    let proved = tokio::select! {
+    let passed = tokio::select! {
         () = passes(&plan, peer.address) => true,
-        () = unwanted(&upstream, &peer) => false,
+        () = unwanted(&upstream, &peer, standing) => false,
     };
-    if proved {
+    // What was enough for one that is called ready is not for one whose container was restarted since.
+    if passed && upstream.wants_probe(&peer, standing) {
         tracing::debug!(endpoint = %peer.address, after = ?began.elapsed(), "endpoint answers our probe");
-        peer.prove();
+        match standing {
+            Standing::Ready => peer.forgive(),
+            _ => peer.prove(),
+        }
     }
     drop(right);
-    // Who began to wait while this ended found the right taken.
+    // Who began to wait while this ended found the right taken; and another standing asks for another probe.
     for user in peer.users() {
         user.probe();
     }
 }
 
 /// Resolves when a probe of the peer makes no difference any more.
-async fn unwanted(upstream: &Upstream, peer: &Peer) {
-    while upstream.wants_probe(peer) {
+async fn unwanted(upstream: &Upstream, peer: &Peer, standing: Standing) {
+    while upstream.wants_probe(peer, standing) {
         sleep(STILL_WANTED).await;
     }
 }

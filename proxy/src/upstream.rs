@@ -256,12 +256,12 @@ impl Upstream {
         self.waiting.load(Ordering::SeqCst) > 0
     }
 
-    /// Whether a probe of this endpoint could make a difference.
-    pub(crate) fn wants_probe(&self, peer: &Peer) -> bool {
+    /// Whether a probe of this endpoint, begun when it had this standing, still makes a difference.
+    pub(crate) fn wants_probe(&self, peer: &Peer, standing: Standing) -> bool {
         self.lock()
             .peers
             .iter()
-            .any(|(other, standing)| other.id == peer.id && self.may_probe(other, *standing))
+            .any(|(other, now)| other.id == peer.id && *now == standing && self.may_probe(other, standing))
     }
 
     /// Probes what may be probed and is not.
