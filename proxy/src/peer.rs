@@ -78,7 +78,12 @@ impl Peer {
     /// It began a response; says whether that is its first.
     pub(crate) fn answered(&self) -> bool {
         // A store on every response would move the cache line between the threads for nothing.
-        !self.has_answered() && !self.flags.answered.swap(true, Ordering::Relaxed)
+        let first = !self.has_answered() && !self.flags.answered.swap(true, Ordering::Relaxed);
+        if first {
+            // Requests of other routes too may have waited for that.
+            self.republish();
+        }
+        first
     }
 
     /// When it was first known to serve, if it ever was.

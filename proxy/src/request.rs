@@ -184,9 +184,7 @@ fn deliver(
             .tally
             .first_byte(admission.route().state().number(), took);
     }
-    if let Some(grant) = grant {
-        grant.answered();
-    }
+    drop(grant);
     let cold = admission.waited();
     let deadline = admission.deadline();
     let flight = Flight::new(admission.into_in_flight(), load, lease, deadline);

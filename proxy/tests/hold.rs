@@ -125,6 +125,40 @@ async fn a_burst_is_answered_whole_and_never_more_than_the_pace_at_first() {
 }
 
 #[tokio::test]
+async fn answers_that_take_long_keep_nobody_waiting() {
+    let (_go, may_go) = tokio::sync::watch::channel(false);
+    let app = app::serve(move |request: http::Request<hyper::body::Incoming>| {
+        let mut may_go = may_go.clone();
+        async move {
+            if request.uri().path() == "/long" {
+                may_go.wait_for(|go| *go).await.ok();
+            }
+            app::text("ok")
+        }
+    })
+    .await;
+    let rig = Rig::new();
+    let mut route = settings("web");
+    route.scaling.concurrency = std::num::NonZeroU32::new(1);
+    rig.routes([route]);
+    rig.asleep("web");
+    let mut first = Raw::connect(rig.address()).await;
+    first.send(GET).await;
+    rig.until_load("web", 1, 0).await;
+    let mut long = Vec::new();
+    for _ in 0..5 {
+        let mut client = Raw::connect(rig.address()).await;
+        client.send("GET /long HTTP/1.1\r\nHost: web\r\n\r\n").await;
+        long.push(client);
+    }
+    rig.until_load("web", 6, 0).await;
+    rig.ready("web", &[app.address]);
+    assert_eq!(first.answer().await.status, 200);
+    rig.until_load("web", 0, 5).await;
+    assert_eq!(get(rig.address(), "/").await.status, 200);
+}
+
+#[tokio::test]
 async fn beyond_the_bound_of_a_route_there_is_503_and_when_to_come_back() {
     let rig = Rig::new();
     let mut route = settings("web");
