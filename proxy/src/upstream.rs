@@ -169,6 +169,15 @@ impl Upstream {
             state.protocol = protocol;
             std::mem::replace(&mut state.peers, listed.clone())
         };
+        for (peer, standing) in &listed {
+            let ready = |(other, standing): &(Arc<Peer>, Standing)| {
+                other.id == peer.id && *standing == Standing::Ready
+            };
+            // Behind an address that is no pod's there are other pods by now than those that were about to go.
+            if peer.pod.is_none() && *standing == Standing::Ready && !before.iter().any(ready) {
+                peer.set_condemned(false);
+            }
+        }
         for (gone, _) in &before {
             if !listed.iter().any(|(peer, _)| peer.id == gone.id) {
                 gone.remove_user(self);

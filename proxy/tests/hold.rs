@@ -17,11 +17,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::raw::{Raw, get};
 use common::{Rig, app, key, pod, settings, target, until};
+use dormouse_core::endpoints::{Conditions, Endpoint, EndpointSet};
 use dormouse_core::routes::settings::{
     ConfigMapBody, Overflow, ResponseBody, ResponseMode, StaticResponse, StaticRoute, Timeout,
 };
 use dormouse_core::routes::{HostPattern, PathPrefix, Rule};
-use dormouse_proxy::{Held, HoldOutcome, NoWake, ProbeSpec};
+use dormouse_proxy::{Held, HoldOutcome, NoWake, ProbeSpec, Protocol};
 use tokio::task::JoinSet;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: web\r\n\r\n";
@@ -428,6 +429,37 @@ async fn what_a_sleep_held_waits_for_new_endpoints() {
     rig.ready("web", &[old.address, new.address]);
     assert_eq!(client.answer().await.status, 200);
     assert_eq!((old.connections(), new.connections()), (0, 1));
+}
+
+#[tokio::test]
+async fn what_a_sleep_held_does_not_wait_for_an_address_whose_pods_are_others_by_now() {
+    let service = app::ok().await;
+    let rig = Rig::new();
+    rig.routes([settings("web")]);
+    // The Service's own address, as it is where pods are not routed to directly.
+    let listed = |ready| {
+        let conditions = Conditions {
+            ready: Some(ready),
+            serving: Some(true),
+            terminating: Some(!ready),
+        };
+        let endpoints = EndpointSet::new([Endpoint::new(service.address, None, conditions)], false);
+        rig.proxy
+            .set_endpoints(&target("web"), Some(&endpoints), Protocol::Http1);
+    };
+    listed(true);
+    assert!(rig.proxy.hold(&key("web"), common::PATIENCE).is_some());
+    let mut client = Raw::connect(rig.address()).await;
+    client.send(GET).await;
+    rig.until_load("web", 1, 0).await;
+    rig.proxy.release(&key("web"), HoldOutcome::Asleep);
+    listed(true);
+    listed(false);
+    assert!(client.is_silent(Duration::from_millis(100)).await);
+    let began = tokio::time::Instant::now();
+    listed(true);
+    assert_eq!(client.answer().await.status, 200);
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
 }
 
 #[tokio::test]
