@@ -77,7 +77,7 @@ async fn answer(
     let is_counted = own.is_none() && !no_wake;
     let mut admission = Admission::begin(Rc::clone(client), Arc::clone(&route), is_counted);
     let limits = Limits::of(&route, admission.deadline());
-    let mut outbound = Outbound::new(client, head, body);
+    let mut outbound = Outbound::new(client, &route, head, body);
     let mut repeats = 0;
     loop {
         let began = exchange.is_recorded().then(SystemTime::now);
