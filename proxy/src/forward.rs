@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::admit::Passage;
 use crate::body::{Replay, RequestBody};
 use crate::connect::ConnectError;
+use crate::expect::Refusal;
 use crate::failure::Failure;
 use crate::outbound::{Outbound, Sent};
 use crate::pool::{Age, Lease};
@@ -50,6 +51,8 @@ impl Limits {
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) response: Response<Incoming>,
+    /// That it came instead of a 100, until it has ended.
+    pub(crate) refusal: Option<Refusal>,
     /// The connection, if it carries one request at a time.
     pub(crate) lease: Option<Lease>,
     /// The client's side of the change of protocol that it asked for.
@@ -128,10 +131,9 @@ async fn forward_http1(
         .map_err(Unanswered::Failed)?
     {
         Ok(response) => {
-            if let Some(expectation) = sent.replay.expectation() {
-                expectation.answered(response.status());
-            }
+            let expectation = sent.replay.expectation();
             Ok(Answer {
+                refusal: expectation.and_then(|expectation| expectation.answered(response.status())),
                 response,
                 lease: Some(lease),
                 upgrade: sent.into_upgrade(),
@@ -165,6 +167,7 @@ async fn forward_http2(
     {
         Ok(response) => Ok(Answer {
             response,
+            refusal: None,
             lease: None,
             upgrade: None,
         }),

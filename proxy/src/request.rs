@@ -167,6 +167,7 @@ fn deliver(
 ) -> Result<Response<ResponseBody>, Failure> {
     let Answer {
         response,
+        refusal,
         lease,
         upgrade,
     } = answer;
@@ -187,7 +188,7 @@ fn deliver(
     drop(grant);
     let cold = admission.waited();
     let deadline = admission.deadline();
-    let flight = Flight::new(admission.into_in_flight(), load, lease, deadline);
+    let flight = Flight::new(admission.into_in_flight(), load, lease, refusal, deadline);
 
     let (mut head, incoming) = response.into_parts();
     let protocol = head.headers.get(UPGRADE).cloned();

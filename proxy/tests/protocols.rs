@@ -394,6 +394,36 @@ async fn a_body_that_the_endpoint_does_not_want_is_not_asked_for() {
     rig.until_load("web", 0, 0).await;
 }
 
+#[tokio::test]
+async fn an_answer_instead_of_100_arrives_whole() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let rig = Rig::serving(listener.local_addr().unwrap());
+    let (heard, may_go_on) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut buffer = [0; 4096];
+        assert!(stream.read(&mut buffer).await.unwrap() > 0);
+        stream
+            .write_all(b"HTTP/1.1 413 No\r\nTransfer-Encoding: chunked\r\n\r\n3\r\ntoo\r\n")
+            .await
+            .unwrap();
+        may_go_on.await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        stream.write_all(b"5\r\n long\r\n0\r\n\r\n").await.unwrap();
+        let _ = stream.read(&mut buffer).await;
+    });
+    let mut client = Raw::connect(rig.address()).await;
+    client
+        .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+        .await;
+    let mut answer = client.answer_head().await.unwrap();
+    assert_eq!(answer.status, 413);
+    heard.send(()).unwrap();
+    answer.body = client.rest(common::PATIENCE).await;
+    assert_eq!(answer.text(), "3\r\ntoo\r\n5\r\n long\r\n0\r\n\r\n");
+    rig.until_load("web", 0, 0).await;
+}
+
 /// Answers the first request on each connection, and closes when the second has come.
 async fn closes_on_second() -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
