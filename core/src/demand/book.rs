@@ -214,7 +214,6 @@ impl DemandBook {
             }),
             Some(known) if known.is_silent(now) && !known.goodbye => Some(Unknown::Silent {
                 reporter: uid.clone(),
-                since: now.saturating_duration_since(known.heard),
             }),
             Some(_) => None,
         })
