@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dormouse_core::Pause;
-use dormouse_core::demand::{DemandReport, RateWindow, RouteDemand, RouteKey};
+use dormouse_core::demand::{DemandReport, PodStage, RateWindow, RouteDemand, RouteKey};
 use dormouse_engine::demand::busy;
 use dormouse_engine::{DemandHub, Interceptors, MetricError, ObjectSpec};
 use dormouse_scalers::{Hold, OwnAddresses, RateScaling, ReadError, RouteScaling};
@@ -115,7 +115,12 @@ impl World {
     }
 
     fn list(&self, pods: &[&str]) {
-        self.hub.listed(pods.iter().map(|pod| Arc::from(*pod)).collect());
+        self.list_at(pods, PodStage::Staying);
+    }
+
+    fn list_at(&self, pods: &[&str], stage: PodStage) {
+        let pods = pods.iter().map(|pod| (Arc::from(*pod), stage));
+        self.hub.listed(pods.collect());
     }
 
     fn report(&self, pod: &'static str, pending: u32, in_flight: u32) {
@@ -329,6 +334,7 @@ async fn a_goodbye_counts_nothing_and_the_target_rests_after_its_cooldown() {
     seconds(2).await;
     world.report("a", 0, 1);
     seconds(2).await;
+    world.list_at(&["a"], PodStage::Leaving);
     world.goodbye("a");
     seconds(40).await;
     // The last request was heard of at 4 s, which still counts at the tick at 5 s: 23 s is over at the tick at 25 s.

@@ -1,10 +1,11 @@
 //! Which interceptors exist: their pods.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
+use dormouse_core::demand::PodStage;
 use dormouse_engine::DemandHub;
 use dormouse_kubernetes::{Namespaces, Watch};
 use k8s_openapi::NamespaceResourceScope;
@@ -17,7 +18,7 @@ use tokio::sync::Notify;
 /// A pod, as far as it tells whether it may hold requests.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct InterceptorPod {
-    /// Name and uid.
+    /// Name, uid and whether it is being deleted.
     #[serde(default, deserialize_with = "dormouse_kubernetes::slim::lean")]
     pub metadata: ObjectMeta,
     /// How far it has come.
@@ -36,12 +37,17 @@ pub struct PodStatus {
 impl InterceptorPod {
     /// The uid of a pod whose container may hold requests: it was started once, and not all of it has ended. Only that makes
     /// its silence mean anything; one that waits for a node or an image has never had a request.
-    fn reporter(&self) -> Option<Arc<str>> {
+    fn reporter(&self) -> Option<(Arc<str>, PodStage)> {
         let may_hold = !matches!(
             self.status.phase.as_str(),
             "" | "Pending" | "Succeeded" | "Failed"
         );
-        self.metadata.uid.as_deref().filter(|_| may_hold).map(Arc::from)
+        let stage = match self.metadata.deletion_timestamp {
+            Some(_) => PodStage::Leaving,
+            None => PodStage::Staying,
+        };
+        let uid = self.metadata.uid.as_deref().filter(|_| may_hold)?;
+        Some((uid.into(), stage))
     }
 }
 
@@ -90,7 +96,7 @@ pub fn follow_pods(
     let list = async move {
         pods.synced().await;
         loop {
-            let reporters: BTreeSet<_> = pods.list().iter().filter_map(|pod| pod.reporter()).collect();
+            let reporters: BTreeMap<_, _> = pods.list().iter().filter_map(|pod| pod.reporter()).collect();
             hub.listed(reporters);
             changed.notified().await;
         }
@@ -120,13 +126,15 @@ mod tests {
         ] {
             let pod = json!({"metadata": {"name": "i", "uid": "u1"}, "status": {"phase": phase}});
             let pod: InterceptorPod = serde_json::from_value(pod).unwrap();
-            assert_eq!(pod.reporter().as_deref(), may_hold.then_some("u1"), "{phase}");
+            let expected = may_hold.then(|| ("u1".into(), PodStage::Staying));
+            assert_eq!(pod.reporter(), expected, "{phase}");
         }
         let terminating = json!({
             "metadata": {"name": "i", "uid": "u1", "deletionTimestamp": "2026-11-21T05:40:55Z"},
             "status": {"phase": "Running"},
         });
         let terminating: InterceptorPod = serde_json::from_value(terminating).unwrap();
-        assert!(terminating.reporter().is_some(), "it may still hold some");
+        let expected = Some(("u1".into(), PodStage::Leaving));
+        assert_eq!(terminating.reporter(), expected, "it may still hold some");
     }
 }
