@@ -163,6 +163,11 @@ impl World {
         }))
     }
 
+    fn scaled_by_somebody_else(&self, to: u32) {
+        self.bench.world.replicas.store(to, Ordering::SeqCst);
+        self.bench.world.version.fetch_add(1, Ordering::SeqCst);
+    }
+
     fn changes(&self) -> Vec<(f64, u32)> {
         let rounded = |(at, to): (f64, u32)| ((at * 10.0).round() / 10.0, to);
         self.bench.world.changes().into_iter().map(rounded).collect()
@@ -266,6 +271,43 @@ async fn a_wake_that_fails_is_tried_again_soon() {
     world.bench.world.unreachable.store(false, Ordering::SeqCst);
     seconds(1).await;
     assert_eq!(world.changes().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_somebody_else_put_to_sleep_wakes_for_the_first_request() {
+    let world = World::new(&[], &["a"]);
+    world.bench.world.replicas.store(1, Ordering::SeqCst);
+    world.bench.apply(pushed(&[], 300, 3000)).await;
+    world.report("a", 0, 0);
+    seconds(20).await;
+    world.scaled_by_somebody_else(0);
+    world.report("a", 1, 0);
+    sleep(A_MOMENT).await;
+    assert_eq!(world.changes(), [(20.0, 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_somebody_else_puts_to_sleep_under_waiting_requests_wakes_soon() {
+    let world = World::new(&[], &["a"]);
+    world.bench.world.replicas.store(1, Ordering::SeqCst);
+    world.bench.apply(pushed(&[], 300, 3000)).await;
+    world.report("a", 1, 0);
+    let beats = world.keep_beating("a");
+    sleep(Duration::from_millis(5500)).await;
+    world.scaled_by_somebody_else(0);
+    seconds(1).await;
+    assert_eq!(world.changes(), [(6.0, 1)]);
+    drop(beats);
+    world.report("a", 0, 0);
+    let _beats = world.keep_beating("a");
+    seconds(2).await;
+    let looks = world.bench.world.looks.load(Ordering::SeqCst);
+    seconds(60).await;
+    assert_eq!(
+        world.bench.world.looks.load(Ordering::SeqCst),
+        looks,
+        "nobody waits any more"
+    );
 }
 
 #[tokio::test(start_paused = true)]
