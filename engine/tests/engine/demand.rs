@@ -277,9 +277,11 @@ async fn a_wake_that_fails_is_tried_again_soon() {
 async fn a_target_that_somebody_else_put_to_sleep_wakes_for_the_first_request() {
     let world = World::new(&[], &["a"]);
     world.bench.world.replicas.store(1, Ordering::SeqCst);
+    world.report("a", 0, 1);
     world.bench.apply(pushed(&[], 300, 3000)).await;
+    seconds(1).await;
     world.report("a", 0, 0);
-    seconds(20).await;
+    seconds(19).await;
     world.scaled_by_somebody_else(0);
     world.report("a", 1, 0);
     sleep(A_MOMENT).await;
@@ -422,6 +424,19 @@ async fn a_target_that_changes_under_the_hold_is_held_and_looked_at_again() {
     seconds(1).await;
     assert_eq!(world.holds(), ["called off", "slept"]);
     assert_eq!(world.changes(), [(0.0, 0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sleep_that_may_have_come_about_is_told_as_one() {
+    let world = World::new(&[], &["a"]);
+    world.bench.world.replicas.store(2, Ordering::SeqCst);
+    world.bench.world.unanswered.store(true, Ordering::SeqCst);
+    world.report("a", 0, 0);
+    let _beats = world.keep_beating("a");
+    world.bench.apply(pushed(&[], 30, 0)).await;
+    seconds(1).await;
+    assert_eq!(world.changes(), [(0.0, 0)]);
+    assert_eq!(world.holds(), ["slept"]);
 }
 
 #[tokio::test(start_paused = true)]
