@@ -15,6 +15,7 @@ use futures::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -209,4 +210,20 @@ async fn a_stream_that_comes_before_its_route_waits_for_it() {
     scaler.hub.listed([("pod-a".into(), PodStage::Staying)].into());
     scaler.report(1, 1);
     assert!(next(&mut stream).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_without_a_call_is_closed() {
+    let hub = DemandHub::new(
+        OwnAddresses::new("scaler", "keda", Vec::new()),
+        Arc::new(Sessions::default()),
+    );
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let service = ExternalScalerService::new(Arc::new(hub));
+    tokio::spawn(serve(listener, service, std::future::pending()));
+    let mut silent = TcpStream::connect(address).await.unwrap();
+    let mut said = Vec::new();
+    let closed = timeout(Duration::from_secs(11), silent.read_to_end(&mut said));
+    assert!(closed.await.is_ok(), "it may not stay for ever");
 }
