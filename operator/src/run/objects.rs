@@ -1,9 +1,12 @@
 //! Keeps every object in order, for as long as the process runs.
 
+use std::time::Duration;
+
 use dormouse_api::{ClusterTriggerAuthentication, TriggerAuthentication};
 use dormouse_engine::Leadership;
-use dormouse_kubernetes::Action;
+use dormouse_kubernetes::{Action, Watched};
 use dormouse_runtime::admin;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -18,6 +21,9 @@ use crate::{authentications, reconcile};
 const AUTHENTICATION_WORKERS: usize = 4;
 /// Statuses put right at once that somebody else changed.
 const STATUS_WORKERS: usize = 4;
+
+/// How long the start waits for routes once all else is there.
+const ROUTES: Duration = Duration::from_secs(5);
 
 /// Waits for the watches, then keeps every object in order until the process stops; then gives the lease free.
 pub(super) async fn work(
@@ -35,12 +41,12 @@ pub(super) async fn work(
     let all_synced = async {
         stores.scaled_objects.synced().await;
         stores.hpas.synced().await;
-        if let Some(RouteStores { routes, .. }) = &stores.routes {
-            // An object that scales on a route would seem to name one that is not there.
-            routes.synced().await;
-        }
         stores.trigger_authentications.synced().await;
         stores.cluster_trigger_authentications.synced().await;
+        if let Some(RouteStores { routes, .. }) = &stores.routes {
+            // An object that scales on a route would seem to name one that is not there.
+            synced_soon(routes).await;
+        }
     };
     if stopping.run_until_cancelled(all_synced).await.is_some() {
         synced.set(true);
@@ -105,6 +111,14 @@ pub(super) async fn work(
     released.cancel();
 }
 
+/// Waits for the routes, but not for ever: a cluster without their CRD has none. What scales on one is looked at again when it
+/// appears.
+async fn synced_soon<K>(routes: &Watched<K>) {
+    if timeout(ROUTES, routes.synced()).await.is_err() {
+        warn!("InterceptorRoutes cannot be listed yet, perhaps for want of their CRD: going on without them");
+    }
+}
+
 /// At each take-over everything is looked at again: another process wrote until now.
 async fn take_overs(cx: &Context, queues: &Work, fence: &Fence, stopping: &CancellationToken) {
     let mut leads = fence.subscribe();
@@ -124,4 +138,26 @@ async fn take_overs(cx: &Context, queues: &Work, fence: &Fence, stopping: &Cance
         }
     };
     stopping.run_until_cancelled(follow).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use dormouse_api::InterceptorRoute;
+    use dormouse_kubernetes::Watch;
+    use http::{Request, Response};
+    use kube::client::Body;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn routes_that_cannot_be_listed_do_not_keep_the_rest() {
+        let nobody =
+            |_: Request<Body>| std::future::pending::<Result<Response<Body>, std::convert::Infallible>>();
+        let client = kube::Client::new(tower::service_fn(nobody), "keda");
+        let (routes, _task) = Watch::<InterceptorRoute>::all(&client).start();
+        let began = Instant::now();
+        synced_soon(&routes).await;
+        assert_eq!(began.elapsed(), ROUTES);
+    }
 }
