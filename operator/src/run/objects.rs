@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use super::Parts;
 use crate::context::Context;
+use crate::demand::DemandParts;
 use crate::leadership::Fence;
 use crate::routes::RouteStores;
 use crate::work::{Work, or_later};
@@ -35,7 +36,11 @@ pub(super) async fn work(
     released: CancellationToken,
 ) {
     let Parts {
-        cx, queues, journal, ..
+        cx,
+        queues,
+        journal,
+        demand,
+        ..
     } = parts;
     let stores = cx.stores.clone();
     let all_synced = async {
@@ -51,7 +56,7 @@ pub(super) async fn work(
     if stopping.run_until_cancelled(all_synced).await.is_some() {
         synced.set(true);
         info!(objects = stores.scaled_objects.len(), "watches are current");
-        queues.resume_all(&stores);
+        queues.resume_all(&stores, &demand.awaited());
         let objects = queues.objects.run(max_reconciles, stopping.clone(), |key| {
             let (cx, journal, resumed) = (cx.clone(), journal.clone(), queues.take_resuming(&key));
             async move {
@@ -97,7 +102,7 @@ pub(super) async fn work(
                 wait.map(|wait| wait.map_or(Action::Done, Action::After))
             }
         });
-        let takeovers = take_overs(&cx, &queues, &fence, &stopping);
+        let takeovers = take_overs(&cx, &queues, &demand, &fence, &stopping);
         tokio::join!(
             objects,
             authentications,
@@ -120,7 +125,13 @@ async fn synced_soon<K>(routes: &Watched<K>) {
 }
 
 /// At each take-over everything is looked at again: another process wrote until now.
-async fn take_overs(cx: &Context, queues: &Work, fence: &Fence, stopping: &CancellationToken) {
+async fn take_overs(
+    cx: &Context,
+    queues: &Work,
+    demand: &DemandParts,
+    fence: &Fence,
+    stopping: &CancellationToken,
+) {
     let mut leads = fence.subscribe();
     let follow = async {
         loop {
@@ -129,7 +140,7 @@ async fn take_overs(cx: &Context, queues: &Work, fence: &Fence, stopping: &Cance
             }
             info!("this replica leads");
             cx.status.close_all();
-            queues.resume_all(&cx.stores);
+            queues.resume_all(&cx.stores, &demand.awaited());
             if leads.wait_for(|leads| !*leads).await.is_err() {
                 return;
             }
