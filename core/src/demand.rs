@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use crate::routes::RouteKey;
-pub use book::{DemandBook, MOST_ROUTES, SILENCE};
+pub use book::{DemandBook, GOODBYE, MOST_ROUTES, PodStage, SILENCE};
 pub use rate::RateWindow;
 pub use totals::{Demand, Totals, Unknown};
 

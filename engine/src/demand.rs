@@ -6,10 +6,10 @@
 //! watch of InterceptorRoutes ─ set_route ─────────┘        └────── demand(route) ──> decisions, metrics API
 //! ```
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dormouse_core::demand::{Demand, DemandBook, DemandReport, RouteKey};
+use dormouse_core::demand::{Demand, DemandBook, DemandReport, PodStage, RouteKey};
 use dormouse_scalers::error::ReadErrorKind;
 use dormouse_scalers::{DemandSource, Hold, OwnAddresses, ReadError, RouteScaling};
 use futures::FutureExt;
@@ -99,7 +99,7 @@ impl DemandHub {
     }
 
     /// Takes in which interceptors exist: see [`DemandBook::listed`].
-    pub fn listed(&self, pods: BTreeSet<Arc<str>>) {
+    pub fn listed(&self, pods: BTreeMap<Arc<str>, PodStage>) {
         self.lock().book.listed(pods, now());
     }
 

@@ -53,14 +53,26 @@ impl Looks {
     }
 }
 
-/// The target as it was last seen, and until when that holds.
+/// The target as it was last seen, when that was, and until when it holds.
 #[derive(Debug, Default)]
-pub(crate) struct LastLook(Mutex<Option<(TargetState, Instant)>>);
+pub(crate) struct LastLook(Mutex<Option<Look>>);
+
+#[derive(Debug)]
+struct Look {
+    seen: TargetState,
+    at: Instant,
+    until: Instant,
+}
 
 impl LastLook {
     /// What was seen or set just now.
     pub(crate) fn keep(&self, seen: &TargetState, lifetime: Duration) {
-        *self.lock() = Some((seen.clone(), Instant::now() + lifetime));
+        let at = Instant::now();
+        *self.lock() = Some(Look {
+            seen: seen.clone(),
+            at,
+            until: at + lifetime,
+        });
     }
 
     pub(crate) fn forget(&self) {
@@ -69,18 +81,23 @@ impl LastLook {
 
     /// What was seen or set last, however long ago.
     pub(crate) fn any(&self) -> Option<TargetState> {
-        self.lock().as_ref().map(|(seen, _)| seen.clone())
+        self.lock().as_ref().map(|look| look.seen.clone())
+    }
+
+    /// Whether the last look is less than `age` ago.
+    pub(crate) fn is_younger_than(&self, age: Duration) -> bool {
+        self.lock().as_ref().is_some_and(|look| look.at.elapsed() < age)
     }
 
     /// What was seen, if it still holds at the next tick, `interval` from now. Without a version nothing would tell whether it
     /// still holds.
     pub(crate) fn recent(&self, interval: Duration) -> Option<TargetState> {
         let last = self.lock();
-        let (seen, until) = last.as_ref()?;
+        let Look { seen, until, .. } = last.as_ref()?;
         (seen.version.is_some() && Instant::now() + interval <= *until).then(|| seen.clone())
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<(TargetState, Instant)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Look>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

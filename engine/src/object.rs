@@ -19,7 +19,7 @@ use crate::engine::Clock;
 use crate::looks::{LastLook, Looks};
 use crate::ports::{
     Acted, CHANGED, GONE, Journal, Leadership, PortError, Target, TargetState, TickOutcome, TickReport,
-    TriggerRead, Urgency,
+    TriggerRead, UNANSWERED, Urgency,
 };
 use crate::reader::Fault;
 use crate::source::{Answer, Source};
@@ -250,10 +250,10 @@ impl Object {
                 continue;
             }
             let done = acted.as_ref().is_none_or(|acted| acted.result.is_ok());
-            if acted.is_some() && done {
-                if matches!(record.decision.action, Action::Activate { .. }) {
-                    self.note_woken();
-                }
+            if acted.is_some() && done && matches!(record.decision.action, Action::Activate { .. }) {
+                self.note_woken();
+            }
+            if acted.as_ref().is_some_and(Acted::may_have_happened) {
                 holds.into_iter().for_each(Hold::slept);
             }
             let outcome = TickOutcome::Decided {
@@ -431,6 +431,16 @@ impl Object {
             at: (self.now)(),
             fallback: true,
         })
+    }
+}
+
+impl Acted {
+    /// Whether the target may be as was decided: a call without an answer may have been carried out.
+    fn may_have_happened(&self) -> bool {
+        match &self.result {
+            Ok(()) => true,
+            Err(error) => UNANSWERED.contains(&error.category),
+        }
     }
 }
 

@@ -25,6 +25,8 @@ pub struct PortError {
 pub const CHANGED: &str = "conflict";
 /// Category of an error that says: there is no such target.
 pub const GONE: &str = "not_found";
+/// Categories of errors that leave open whether a change was made.
+pub const UNANSWERED: [&str; 2] = ["timeout", "unreachable"];
 
 /// The scale target as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 //! ```text
 //! news ──> asleep and active, or waiting unserved ──> decide ──> set replicas, on what was seen of the target last
 //!      │                                                      └─ failed ──> again, soon: requests are held meanwhile
+//!      ├─> waiting, and nothing to do ──> look at the target again after a while: somebody else may have put it to sleep
 //!      └─> else nothing: the next polling tick sees it
 //! ```
 
@@ -30,11 +31,16 @@ const HOLD_DEADLINE: Duration = Duration::from_secs(5);
 /// The first and the longest wait after news that could not be acted on: requests are held meanwhile.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
+/// While requests wait and nothing is to be done, the target is looked at this often: somebody else may have put it to sleep.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// What came of news.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Heeded {
     /// There was nothing to do.
     Nothing,
+    /// The target is as it should be, and requests wait nevertheless.
+    Waiting,
     /// The target was looked at, and is as it should be.
     Acted,
     /// It could not be reached.
@@ -88,11 +94,16 @@ impl News {
 
     /// Takes note of what came of it.
     pub(crate) fn heeded(&mut self, heeded: Heeded) {
-        let wait = match self.again {
-            Some((_, wait)) => (wait * 2).min(AGAIN.1),
-            None => AGAIN.0,
+        let (at, wait) = match heeded {
+            Heeded::Nothing => return self.again = None,
+            Heeded::Acted | Heeded::Waiting => (LOOK_AGAIN, Duration::ZERO),
+            Heeded::Failed => {
+                let last = self.again.map_or(Duration::ZERO, |(_, wait)| wait);
+                let wait = (last * 2).clamp(AGAIN.0, AGAIN.1);
+                (wait, wait)
+            }
         };
-        self.again = (heeded == Heeded::Failed).then(|| (Instant::now() + wait, wait));
+        self.again = Some((Instant::now() + at, wait));
     }
 }
 
@@ -118,10 +129,18 @@ impl Object {
         if !waiting && !asleep {
             return Heeded::Nothing;
         }
+        let would_act = known.as_ref().map(|seen| self.would_act(seen, &readings));
+        if would_act == Some(false) {
+            if !waiting {
+                return Heeded::Nothing;
+            }
+            if self.memory.last_look.is_younger_than(LOOK_AGAIN) {
+                return Heeded::Waiting;
+            }
+        }
         // A target at rest is nearly always still what was seen; if not, setting its replicas fails, and it is looked at then.
         let mut seen = match known {
-            Some(seen) if !self.would_act(&seen, &readings) => return Heeded::Nothing,
-            Some(seen) if seen.replicas == 0 && seen.version.is_some() => seen,
+            Some(seen) if would_act == Some(true) && seen.replicas == 0 && seen.version.is_some() => seen,
             _ => match self.observe(Urgency::Wake).await {
                 Ok(seen) => seen,
                 Err(error) => {
@@ -130,6 +149,9 @@ impl Object {
                 }
             },
         };
+        if would_act == Some(false) && !self.would_act(&seen, &readings) {
+            return Heeded::Waiting;
+        }
         if self.decide_and_act(&mut seen, &readings, Duration::ZERO).await {
             Heeded::Acted
         } else {

@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args};
 use dormouse_core::routes::PathPrefix;
 use dormouse_kubernetes::Namespaces;
@@ -40,7 +41,7 @@ pub struct InterceptorArgs {
     #[arg(long, env = "KEDA_HTTP_WATCH_NAMESPACE", default_value = "")]
     pub watch_namespace: Namespaces,
     /// Let routes claim a host that a route of another namespace claimed first.
-    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
+    #[arg(long, action = ArgAction::Set, value_parser = BoolishValueParser::new(), num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
     pub hosts_across_namespaces: bool,
 
     /// How long a request waits for a ready pod; 0s for no bound but --max-hold.
@@ -82,13 +83,13 @@ pub struct InterceptorArgs {
     #[arg(long, env = "DORMOUSE_MAX_CONNECTIONS", default_value_t = 32_768)]
     pub max_connections: usize,
     /// Say by X-KEDA-HTTP-Cold-Start whether a request had to wait.
-    #[arg(long, env = "KEDA_HTTP_ENABLE_COLD_START_HEADER", action = ArgAction::Set, default_value_t = true)]
+    #[arg(long, env = "KEDA_HTTP_ENABLE_COLD_START_HEADER", action = ArgAction::Set, value_parser = BoolishValueParser::new(), default_value_t = true)]
     pub enable_cold_start_header: bool,
     /// Write a line of JSON to standard output for each request.
-    #[arg(long, env = "KEDA_HTTP_LOG_REQUESTS", action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
+    #[arg(long, env = "KEDA_HTTP_LOG_REQUESTS", action = ArgAction::Set, value_parser = BoolishValueParser::new(), num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
     pub log_requests: bool,
     /// Send requests to pods; otherwise to the Service's own address, where meshes and session affinity want them.
-    #[arg(long, env = "KEDA_HTTP_DIRECT_POD_ROUTING", action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = true)]
+    #[arg(long, env = "KEDA_HTTP_DIRECT_POD_ROUTING", action = ArgAction::Set, value_parser = BoolishValueParser::new(), num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = true)]
     pub direct_pod_routing: bool,
     /// Idle connections that are kept to all pods, by each data thread.
     #[arg(long, env = "KEDA_HTTP_MAX_IDLE_CONNS", default_value_t = 1000)]
@@ -274,6 +275,24 @@ mod tests {
         assert_eq!(timeouts.response_header, None);
         assert_eq!(timeouts.readiness, Some(Duration::from_secs(90)));
         assert_eq!(args.drain(), Duration::from_secs(600), "something has to end it");
+    }
+
+    #[test]
+    fn a_switch_is_spelled_as_in_go_too() {
+        for (spelling, on) in [
+            ("1", true),
+            ("T", true),
+            ("True", true),
+            ("0", false),
+            ("FALSE", false),
+        ] {
+            let args = parse(&[
+                &format!("--enable-cold-start-header={spelling}"),
+                &format!("--tls-skip-verify={spelling}"),
+            ]);
+            let read = (args.enable_cold_start_header, args.tls.tls_skip_verify);
+            assert_eq!(read, (on, on), "{spelling}");
+        }
     }
 
     #[test]

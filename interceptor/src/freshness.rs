@@ -1,8 +1,8 @@
 //! Whether what the interceptor knows of the cluster is still told to it.
 //!
-//! A watch that breaks tries again at least every few seconds and tells each failure; one that is silent works. What is known
-//! stays in use meanwhile: requests of known routes go on. But a process that has not heard of changes for long should leave
-//! the requests to others that have.
+//! A watch that breaks tries again at least every few seconds and tells each failure; one that is heard again works, and so
+//! does one that is silent. What is known stays in use meanwhile: requests of known routes go on. But a process that has not
+//! heard of changes for long should leave the requests to others that have.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -31,18 +31,20 @@ struct Outage {
 }
 
 impl Freshness {
-    /// Has a watch tell when it fails.
+    /// Has a watch tell when it fails, and when it works again.
     pub(crate) fn of<R, K>(&self, name: &'static str, watch: Watch<R, K>) -> Watch<R, K>
     where
         R: Watchable,
         K: Readable,
     {
-        let this = self.clone();
-        watch.on_failure(move |_| {
-            this.failed(name);
-            // To be logged all the same.
-            false
-        })
+        let (failing, working) = (self.clone(), self.clone());
+        watch
+            .on_failure(move |_| {
+                failing.failed(name);
+                // To be logged all the same.
+                false
+            })
+            .on_recovery(move || working.recovered(name))
     }
 
     /// Keeps a check current: met while no watch is lost.
@@ -65,6 +67,11 @@ impl Freshness {
                 last: now,
             }),
         }
+    }
+
+    fn recovered(&self, watch: &str) {
+        let mut outages = self.outages.lock().unwrap_or_else(PoisonError::into_inner);
+        outages.retain(|outage| outage.watch != watch);
     }
 
     /// The watches that have been failing for too long.
@@ -101,6 +108,12 @@ mod tests {
         assert_eq!(freshness.lost(), ["routes"]);
         sleep(APART).await;
         assert!(freshness.lost().is_empty(), "it works again");
+        failing(&freshness, "routes", 66).await;
+        assert_eq!(freshness.lost(), ["routes"]);
+        freshness.recovered("slices");
+        assert_eq!(freshness.lost(), ["routes"], "another one was heard");
+        freshness.recovered("routes");
+        assert!(freshness.lost().is_empty(), "it was heard");
         failing(&freshness, "slices", 6).await;
         sleep(Duration::from_secs(40)).await;
         failing(&freshness, "slices", 6).await;

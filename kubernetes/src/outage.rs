@@ -28,6 +28,11 @@ impl Outage {
         ))
     }
 
+    /// How long nothing has worked; zero while it does.
+    pub(crate) fn lasting(&self) -> Duration {
+        self.since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
     /// Notes a success. How long the outage lasted that it ends, if there was one.
     pub(crate) fn ended(&mut self) -> Option<Duration> {
         let lasted = self.since.take()?.elapsed();

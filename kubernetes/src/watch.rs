@@ -71,6 +71,7 @@ type OnChange<K> = Box<dyn Fn(&ObjectKey, &Change<K>) + Send + Sync>;
 type OnUndecodable = Box<dyn Fn(&Undecodable) + Send + Sync>;
 type OnList = Box<dyn Fn(&HashSet<&ObjectKey>) + Send + Sync>;
 type OnFailure = Box<dyn Fn(&CallError) -> bool + Send + Sync>;
+type OnRecovery = Box<dyn Fn() + Send + Sync>;
 type Keep = Box<dyn Fn(&ObjectKey) -> bool + Send + Sync>;
 
 /// A namespace, or all of them, and how to ask for its objects.
@@ -93,6 +94,7 @@ struct Reactions<K> {
     on_undecodable: Vec<OnUndecodable>,
     on_list: Option<OnList>,
     on_failure: Option<OnFailure>,
+    on_recovery: Option<OnRecovery>,
     keep: Option<Keep>,
 }
 
@@ -180,6 +182,7 @@ impl<R: Watchable, K: Readable> Watch<R, K> {
             on_undecodable: Vec::new(),
             on_list: None,
             on_failure: None,
+            on_recovery: None,
             keep: None,
         };
         Self {
@@ -239,6 +242,14 @@ impl<R: Watchable, K: Readable> Watch<R, K> {
     #[must_use]
     pub fn on_failure(mut self, react: impl Fn(&CallError) -> bool + Send + Sync + 'static) -> Self {
         self.reactions.on_failure = Some(Box::new(react));
+        self
+    }
+
+    /// Calls `react` whenever the watch is heard again after failures that were logged. After a short outage that may be long
+    /// after it works again, as a watch tells nothing while nothing changes; after one of half a minute it is at once.
+    #[must_use]
+    pub fn on_recovery(mut self, react: impl Fn() + Send + Sync + 'static) -> Self {
+        self.reactions.on_recovery = Some(Box::new(react));
         self
     }
 

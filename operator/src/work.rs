@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use dormouse_api::ScaledObject;
+use dormouse_api::conditions::ACTIVE;
 use dormouse_engine::ObjectKey;
 use dormouse_kubernetes::{Action, CallError, Queue};
 use dormouse_runtime::Metrics;
@@ -11,6 +13,7 @@ use tracing::warn;
 use crate::context::{Stores, engine_key};
 use crate::events::Events;
 use crate::metrics::QueueDepths;
+use crate::status::holds;
 use crate::undecodable::UndecodableObjects;
 
 /// The queues of work, shared by the watches that fill them.
@@ -34,19 +37,10 @@ impl Work {
             .remove(key)
     }
 
-    /// Has everything looked at again, objects with replicas first.
-    pub(crate) fn resume_all(&self, stores: &Stores) {
-        let mut objects = stores.scaled_objects.list();
-        objects.sort_by_key(|object| {
-            !object
-                .status
-                .as_ref()
-                .is_some_and(|status| crate::status::holds(status, dormouse_api::conditions::ACTIVE))
-        });
-        let keys: Vec<ObjectKey> = objects
-            .iter()
-            .map(|object| engine_key(&dormouse_kubernetes::ObjectKey::of(&**object)))
-            .collect();
+    /// Has everything looked at again: first those objects that requests wait for, which are `awaited`, then those with
+    /// replicas.
+    pub(crate) fn resume_all(&self, stores: &Stores, awaited: &HashSet<dormouse_kubernetes::ObjectKey>) {
+        let keys = in_order(&stores.scaled_objects.list(), awaited);
         self.resuming
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -85,6 +79,24 @@ impl Work {
     }
 }
 
+/// The keys of objects in the order in which they are looked at.
+fn in_order(
+    objects: &[Arc<ScaledObject>],
+    awaited: &HashSet<dormouse_kubernetes::ObjectKey>,
+) -> Vec<ObjectKey> {
+    let mut ranked: Vec<_> = objects
+        .iter()
+        .map(|object| {
+            let key = dormouse_kubernetes::ObjectKey::of(&**object);
+            let status = object.status.as_ref();
+            let active = status.is_some_and(|status| holds(status, ACTIVE));
+            (!awaited.contains(&key), !active, key)
+        })
+        .collect();
+    ranked.sort_by_key(|(not_awaited, inactive, _)| (*not_awaited, *inactive));
+    ranked.iter().map(|(.., key)| engine_key(key)).collect()
+}
+
 /// What the queue does next with an authentication that was looked at, and one log record where it failed.
 pub(crate) fn or_later(
     key: &dormouse_kubernetes::ObjectKey,
@@ -100,4 +112,34 @@ pub(crate) fn or_later(
         Ok(()) => {}
     }
     Ok(Action::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_requests_wait_for_goes_first_and_then_what_runs() {
+        let object = |name: &str, active: &str| {
+            let object = json!({
+                "metadata": {"name": name, "namespace": "shop"},
+                "spec": {"scaleTargetRef": {"name": name}, "triggers": []},
+                "status": {"conditions": [{"type": "Active", "status": active}]},
+            });
+            Arc::new(serde_json::from_value(object).unwrap())
+        };
+        let objects = [
+            object("rests", "False"),
+            object("runs", "True"),
+            object("awaited", "False"),
+        ];
+        let awaited = [dormouse_kubernetes::ObjectKey::new("shop", "awaited")].into();
+        let order: Vec<_> = in_order(&objects, &awaited)
+            .into_iter()
+            .map(|key| key.name)
+            .collect();
+        assert_eq!(order, ["awaited", "runs", "rests"]);
+    }
 }

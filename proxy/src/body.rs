@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::exchange::Exchange;
-use crate::expect::Expectation;
+use crate::expect::{Expectation, Refusal};
 use crate::load::InFlight;
 use crate::peer::PeerLoad;
 use crate::pool::Lease;
@@ -154,6 +154,8 @@ pub(crate) struct Flight {
     _counts: (Option<InFlight>, PeerLoad),
     /// Its connection, if others can use it afterwards.
     lease: Option<Lease>,
+    /// Keeps the request's body from breaking it off.
+    _refusal: Option<Refusal>,
     /// When it must have ended.
     deadline: Option<Pin<Box<Sleep>>>,
 }
@@ -163,12 +165,14 @@ impl Flight {
         in_flight: Option<InFlight>,
         load: PeerLoad,
         lease: Option<Lease>,
+        refusal: Option<Refusal>,
         deadline: Option<Instant>,
     ) -> Self {
         let deadline = deadline.map(|deadline| Box::pin(sleep_until(deadline)));
         Self {
             _counts: (in_flight, load),
             lease,
+            _refusal: refusal,
             deadline,
         }
     }

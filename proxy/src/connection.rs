@@ -131,15 +131,20 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
     let mut finishing = false;
     let mut watches_drain = false;
     poll_fn(|cx| {
-        if !finishing && drain.has_begun() {
+        loop {
+            if let Poll::Ready(result) = connection.as_mut().poll(cx) {
+                if let Err(error) = result {
+                    tracing::trace!(client = %client.address, error = %error, "connection ended");
+                }
+                return Poll::Ready(());
+            }
+            if finishing || !drain.has_begun() {
+                break;
+            }
+            // Only after it was polled: hyper closes a connection on which it has not read a request yet, and this one's may
+            // be in the socket.
             finishing = true;
             finish(connection.as_mut());
-        }
-        if let Poll::Ready(result) = connection.as_mut().poll(cx) {
-            if let Err(error) = result {
-                tracing::trace!(client = %client.address, error = %error, "connection ended");
-            }
-            return Poll::Ready(());
         }
         // Once is enough: the task's waker stays the same, and `has_begun` is looked at above.
         if !watches_drain {

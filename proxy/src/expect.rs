@@ -18,6 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const WAITING: u8 = 0;
 const MET: u8 = 1;
 const REFUSED: u8 = 2;
+const OVER: u8 = 3;
 
 /// The endpoint answered without asking for the body.
 #[derive(Debug, thiserror::Error)]
@@ -39,13 +40,29 @@ struct Signal {
 }
 
 impl Signal {
-    fn set(&self, state: u8) {
+    /// Says whether it was in the state `from`.
+    fn change(&self, from: u8, to: u8) -> bool {
         let changed = self
             .state
-            .compare_exchange(WAITING, state, Ordering::AcqRel, Ordering::Acquire);
-        if changed.is_ok() {
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok();
+        if changed {
             self.waker.wake();
         }
+        changed
+    }
+}
+
+/// An answer for which the body is not wanted. The body fails when this is dropped, and not before: hyper would give up the
+/// connection, with the rest of the answer.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    signal: Arc<Signal>,
+}
+
+impl Drop for Refusal {
+    fn drop(&mut self) {
+        self.signal.change(REFUSED, OVER);
     }
 }
 
@@ -67,37 +84,44 @@ impl Expectation {
         let signal = Arc::clone(&self.signal);
         hyper::ext::on_informational(request, move |response| {
             if response.status() == StatusCode::CONTINUE {
-                signal.set(MET);
+                signal.change(WAITING, MET);
             }
         });
     }
 
     /// The body may be sent at once.
     pub(crate) fn waive(&self) {
-        self.signal.set(MET);
+        self.signal.change(WAITING, MET);
     }
 
-    /// The endpoint's final answer is there. With a success it may still read the body; otherwise one that was not sent by
-    /// now is not wanted.
-    pub(crate) fn answered(&self, status: StatusCode) {
-        self.signal.set(if status.is_success() { MET } else { REFUSED });
+    /// The endpoint's final answer begins. With a success it may still read the body; otherwise one that was not sent by now
+    /// is not wanted.
+    pub(crate) fn answered(&self, status: StatusCode) -> Option<Refusal> {
+        if status.is_success() {
+            self.signal.change(WAITING, MET);
+            return None;
+        }
+        self.signal.change(WAITING, REFUSED).then(|| Refusal {
+            signal: Arc::clone(&self.signal),
+        })
     }
 
     /// Ready once the body may be sent.
     ///
     /// # Errors
-    /// It never may.
+    /// It never may, and the answer has ended.
     pub(crate) fn poll_met(&self, cx: &mut Context<'_>) -> Poll<Result<(), NotWanted>> {
         self.signal.waker.register(cx.waker());
         match self.signal.state.load(Ordering::Acquire) {
             MET => return Poll::Ready(Ok(())),
-            REFUSED => return Poll::Ready(Err(NotWanted)),
+            REFUSED => return Poll::Pending,
+            OVER => return Poll::Ready(Err(NotWanted)),
             _ => {}
         }
         let mut patience = self.patience.borrow_mut();
         let patience = patience.get_or_insert_with(|| Box::pin(sleep(PATIENCE)));
         patience.as_mut().poll(cx).map(|()| {
-            self.signal.set(MET);
+            self.signal.change(WAITING, MET);
             Ok(())
         })
     }

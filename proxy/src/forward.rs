@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::admit::Passage;
 use crate::body::{Replay, RequestBody};
 use crate::connect::ConnectError;
+use crate::expect::Refusal;
 use crate::failure::Failure;
 use crate::outbound::{Outbound, Sent};
 use crate::pool::{Age, Lease};
@@ -50,6 +51,8 @@ impl Limits {
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) response: Response<Incoming>,
+    /// That it came instead of a 100, until it has ended.
+    pub(crate) refusal: Option<Refusal>,
     /// The connection, if it carries one request at a time.
     pub(crate) lease: Option<Lease>,
     /// The client's side of the change of protocol that it asked for.
@@ -128,10 +131,9 @@ async fn forward_http1(
         .map_err(Unanswered::Failed)?
     {
         Ok(response) => {
-            if let Some(expectation) = sent.replay.expectation() {
-                expectation.answered(response.status());
-            }
+            let expectation = sent.replay.expectation();
             Ok(Answer {
+                refusal: expectation.and_then(|expectation| expectation.answered(response.status())),
                 response,
                 lease: Some(lease),
                 upgrade: sent.into_upgrade(),
@@ -150,11 +152,13 @@ async fn forward_http2(
     outbound: Outbound,
     limits: &Limits,
 ) -> Result<Answer, Unanswered> {
-    let mut sender = match worker.pool.http2(passage.load.peer()).await {
-        Ok(sender) => sender,
+    let peer = passage.load.peer();
+    let (mut sender, is_used) = match worker.pool.http2(peer).await {
+        Ok(connection) => connection,
         Err(error) => return Err(not_connected(outbound, &error)),
     };
-    let idempotent = outbound.is_idempotent();
+    // As over HTTP/1.1: once, if the connection may have been about to end, or where nothing ever answered.
+    let may_repeat = outbound.is_idempotent() && ((is_used && !outbound.needs_new()) || !peer.has_answered());
     let (sent, request) = outbound.into_http2();
     let sending = sender.try_send_request(request);
     match head(sending, &sent.replay, limits)
@@ -163,13 +167,18 @@ async fn forward_http2(
     {
         Ok(response) => Ok(Answer {
             response,
+            refusal: None,
             lease: None,
             upgrade: None,
         }),
         Err(error) => {
-            // What the endpoint says that it did not touch may be sent again whatever it is.
-            let untouched = reset_reason(error.error()) == Some(h2::Reason::REFUSED_STREAM);
-            Err(unanswered(error, sent, untouched || idempotent, false))
+            // What the endpoint says that it did not touch may be sent again whatever it is; what it gave up on is answered.
+            let reset = reset_reason(error.error());
+            let may_repeat = match reset {
+                Some(reason) => reason == h2::Reason::REFUSED_STREAM,
+                None => may_repeat,
+            };
+            Err(unanswered(error, sent, may_repeat, !is_used && reset.is_none()))
         }
     }
 }
@@ -251,6 +260,8 @@ fn describe(error: &hyper::Error) -> String {
     innermost.to_string()
 }
 
+/// Why the endpoint ended this one request, if it is no failure of the whole connection.
 fn reset_reason(error: &hyper::Error) -> Option<h2::Reason> {
-    error.source()?.downcast_ref::<h2::Error>()?.reason()
+    let error = error.source()?.downcast_ref::<h2::Error>()?;
+    error.is_reset().then(|| error.reason())?
 }

@@ -4,11 +4,12 @@
 //! request ── join ──> waiters (FIFO) ──┐
 //!                                      ├─ pump: a waiter and a lane with allowance ──> Grant
 //! endpoints, once usable ──> lanes ────┘
-//! Grant: its endpoint began a response ──> two more;  dropped before ──> one more
+//! Grant, once dropped ──> one more
 //! ```
 //!
-//! An endpoint that just appeared gets as many requests as the route's concurrency target and, with each response that
-//! it begins, one more at a time: a burst that waited does not fall on the first pod as one.
+//! An endpoint that just appeared gets as many requests as the route's concurrency target, until it has begun a response:
+//! whatever it is, it is not asked for everything before it is known to answer. From then on it gets what comes, or
+//! responses that take long would keep all other requests waiting.
 //!
 //! The warm path does not come here. All threads share a gate; its lock is held for moments and never over an await.
 
@@ -46,7 +47,7 @@ struct Source {
     pace: u32,
 }
 
-/// What an endpoint may still be given.
+/// What an endpoint may be given before it has answered.
 #[derive(Debug)]
 struct Lane {
     peer: Arc<Peer>,
@@ -99,7 +100,7 @@ impl Gate {
                 break;
             };
             match waiter.send(Grant::new(Arc::clone(state), Arc::clone(&lane.peer))) {
-                Ok(()) => lane.allowance -= 1,
+                Ok(()) => lane.allowance = lane.allowance.saturating_sub(1),
                 // Its drop would come back here, to a lock that is held.
                 Err(left) => left.forget(),
             }
@@ -122,9 +123,9 @@ impl Gate {
         inner.waiters.clear();
     }
 
-    fn give_back(&self, peer: &Peer, more: u32) {
+    fn give_back(&self, peer: &Peer) {
         if let Some(lane) = self.lock().lanes.iter_mut().find(|lane| lane.peer.id == peer.id) {
-            lane.allowance = lane.allowance.saturating_add(more);
+            lane.allowance = lane.allowance.saturating_add(1);
         }
     }
 
@@ -165,13 +166,13 @@ impl Inner {
         self.followed = None;
     }
 
-    /// Of the lanes with allowance, the one whose endpoint has the least to do.
+    /// Of the lanes that are open, the one whose endpoint has the least to do.
     fn widest_lane(&self) -> Option<usize> {
         let open = self
             .lanes
             .iter()
             .enumerate()
-            .filter(|(_, lane)| lane.allowance > 0);
+            .filter(|(_, lane)| lane.allowance > 0 || lane.peer.has_answered());
         open.min_by_key(|(_, lane)| lane.peer.in_flight())
             .map(|(index, _)| index)
     }
@@ -180,7 +181,7 @@ impl Inner {
 /// The turn of one request, at one endpoint.
 #[derive(Debug)]
 pub(crate) struct Grant {
-    /// `None` once it is settled.
+    /// `None` once it was given back.
     state: Option<Arc<RouteState>>,
     peer: Arc<Peer>,
     /// Counts at the endpoint from the moment it is granted, or the next grant would choose the same.
@@ -204,26 +205,17 @@ impl Grant {
             .unwrap_or_else(|| PeerLoad::new(Arc::clone(&self.peer)))
     }
 
-    /// The endpoint began its response.
-    pub(crate) fn answered(mut self) {
-        self.settle(2);
-    }
-
     fn forget(mut self) {
         self.state = None;
-    }
-
-    fn settle(&mut self, more: u32) {
-        if let Some(state) = self.state.take() {
-            state.gate().give_back(&self.peer, more);
-            state.pump();
-        }
     }
 }
 
 impl Drop for Grant {
     fn drop(&mut self) {
-        self.settle(1);
+        if let Some(state) = self.state.take() {
+            state.gate().give_back(&self.peer);
+            state.pump();
+        }
     }
 }
 

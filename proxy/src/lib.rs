@@ -5,7 +5,7 @@
 //!  (one per data thread)                              └─ gate: waits for a grant ─┘
 //!
 //! Proxy (the handle): routes, endpoints, probes, holds ──snapshots──> data threads ──counters──> Demand
-//!                                                    └─ probers, while requests wait
+//!                                                    └─ probers, while requests wait or an endpoint is suspect
 //! ```
 //!
 //! Each data thread has a listener, a runtime and a pool of connections of its own. What it has in common with the others

@@ -127,7 +127,7 @@ impl Pending {
         if before == 0 {
             shared.edges.notify_one();
         }
-        route.target().begin_waiting(&shared);
+        route.target().begin_waiting();
         Ok(Self { route, shared })
     }
 

@@ -10,6 +10,7 @@ use hyper::upgrade::OnUpgrade;
 use crate::body::{Replay, RequestBody};
 use crate::client::Client;
 use crate::expect::Expectation;
+use crate::route::Route;
 use crate::{forwarded, headers};
 
 /// A request in the form in which endpoints get it.
@@ -34,11 +35,17 @@ pub(crate) struct Sent {
 
 impl Outbound {
     /// Makes of a normalised request what is passed on.
-    pub(crate) fn new(client: &Client, mut head: request::Parts, body: Incoming) -> Self {
+    pub(crate) fn new(client: &Client, route: &Route, mut head: request::Parts, body: Incoming) -> Self {
         let on_upgrade = head.extensions.remove::<OnUpgrade>();
         let protocol = headers::strip_request(&mut head.headers);
         let host = head.headers.get(HOST).cloned();
         forwarded::add(&mut head.headers, client, host.as_ref());
+        // HTTP/1.0 has none, and goes on as a version that must have one.
+        if host.is_none()
+            && let Ok(host) = HeaderValue::try_from(route.target_name())
+        {
+            head.headers.insert(HOST, host);
+        }
         let expectation = Expectation::of(&head.headers);
         Self {
             head,

@@ -30,7 +30,7 @@ pub(crate) struct Peer {
 struct Flags {
     /// Our own probe found it serving before its slice did.
     proved: AtomicBool,
-    /// It did not take a connection: nothing more is sent before a probe finds it serving.
+    /// It did not take a connection: nothing more is sent before a probe finds it serving, which begins at once.
     suspect: AtomicBool,
     /// It began a response at least once.
     answered: AtomicBool,
@@ -78,7 +78,12 @@ impl Peer {
     /// It began a response; says whether that is its first.
     pub(crate) fn answered(&self) -> bool {
         // A store on every response would move the cache line between the threads for nothing.
-        !self.has_answered() && !self.flags.answered.swap(true, Ordering::Relaxed)
+        let first = !self.has_answered() && !self.flags.answered.swap(true, Ordering::Relaxed);
+        if first {
+            // Requests of other routes too may have waited for that.
+            self.republish();
+        }
+        first
     }
 
     /// When it was first known to serve, if it ever was.
@@ -121,6 +126,12 @@ impl Peer {
     pub(crate) fn prove(&self) {
         self.usable_since.get_or_init(Instant::now);
         self.flags.proved.store(true, Ordering::Relaxed);
+        self.flags.suspect.store(false, Ordering::Relaxed);
+        self.republish();
+    }
+
+    /// It takes connections again. Whether it may get requests is for its slice to say, as before.
+    pub(crate) fn forgive(&self) {
         self.flags.suspect.store(false, Ordering::Relaxed);
         self.republish();
     }

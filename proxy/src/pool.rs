@@ -127,11 +127,14 @@ impl Pool {
         })
     }
 
-    /// The connection that carries many requests at once.
+    /// The connection that carries many requests at once, and whether it was there before.
     ///
     /// # Errors
     /// There is none, and the endpoint does not take a new one.
-    pub(crate) async fn http2(&self, peer: &Arc<Peer>) -> Result<SendRequest<RequestBody>, ConnectError> {
+    pub(crate) async fn http2(
+        &self,
+        peer: &Arc<Peer>,
+    ) -> Result<(SendRequest<RequestBody>, bool), ConnectError> {
         let slot = {
             let mut slots = self.http2.borrow_mut();
             let slot = slots.entry(peer.id).or_insert_with(|| Multiplexed {
@@ -142,11 +145,11 @@ impl Pool {
         };
         let mut slot = slot.lock().await;
         if let Some(sender) = slot.as_ref().filter(|sender| sender.is_ready()) {
-            return Ok(sender.clone());
+            return Ok((sender.clone(), true));
         }
         let sender = connect::http2(peer.address, self.timeouts.connect).await?;
         *slot = Some(sender.clone());
-        Ok(sender)
+        Ok((sender, false))
     }
 
     fn take(&self, key: Key, age: Age) -> Option<Http1> {

@@ -1,4 +1,5 @@
-//! Our own probes of endpoints that are not called ready yet, while requests wait for them.
+//! Our own probes: of endpoints that are not called ready yet, while requests wait for them, and of ready ones that took no
+//! connection.
 //!
 //! ```text
 //! startup probe ──> readiness probe ──> traffic port ──> proved: the endpoint gets requests
@@ -27,7 +28,7 @@ use crate::peer::{Peer, ProbeRight};
 use crate::shared::Shared;
 use crate::upstream::Upstream;
 
-/// How often a prober looks whether anybody still waits.
+/// How often a prober looks whether it is still of use.
 const STILL_WANTED: Duration = Duration::from_millis(50);
 
 /// A spec, and when its delays began.
@@ -46,7 +47,7 @@ impl Plan {
     }
 }
 
-/// Begins to probe a peer that an upstream's requests wait for, unless it is being probed or may not be.
+/// Begins to probe a peer of an upstream, unless it is being probed or may not be.
 pub(crate) fn start(shared: &Shared, upstream: &Arc<Upstream>, peer: Arc<Peer>, standing: Standing) {
     let plan = match (standing, &peer.pod) {
         // Ready already, so that to take connections is all that it lacks.
@@ -58,30 +59,42 @@ pub(crate) fn start(shared: &Shared, upstream: &Arc<Upstream>, peer: Arc<Peer>, 
         _ => return,
     };
     if let Some(right) = peer.try_probe() {
-        shared.control.spawn(run(Arc::clone(upstream), peer, plan, right));
+        shared
+            .control
+            .spawn(run(Arc::clone(upstream), peer, standing, plan, right));
     }
 }
 
-async fn run(upstream: Arc<Upstream>, peer: Arc<Peer>, plan: Arc<Plan>, right: ProbeRight) {
+async fn run(
+    upstream: Arc<Upstream>,
+    peer: Arc<Peer>,
+    standing: Standing,
+    plan: Arc<Plan>,
+    right: ProbeRight,
+) {
     let began = Instant::now();
-    let proved = tokio::select! {
+    let passed = tokio::select! {
         () = passes(&plan, peer.address) => true,
-        () = unwanted(&upstream, &peer) => false,
+        () = unwanted(&upstream, &peer, standing) => false,
     };
-    if proved {
+    // What was enough for one that is called ready is not for one whose container was restarted since.
+    if passed && upstream.wants_probe(&peer, standing) {
         tracing::debug!(endpoint = %peer.address, after = ?began.elapsed(), "endpoint answers our probe");
-        peer.prove();
+        match standing {
+            Standing::Ready => peer.forgive(),
+            _ => peer.prove(),
+        }
     }
     drop(right);
-    // Who began to wait while this ended found the right taken.
+    // Who began to wait while this ended found the right taken; and another standing asks for another probe.
     for user in peer.users() {
         user.probe();
     }
 }
 
-/// Resolves when nobody waits for the peer any more.
-async fn unwanted(upstream: &Upstream, peer: &Peer) {
-    while upstream.wants_probe(peer) {
+/// Resolves when a probe of the peer makes no difference any more.
+async fn unwanted(upstream: &Upstream, peer: &Peer, standing: Standing) {
+    while upstream.wants_probe(peer, standing) {
         sleep(STILL_WANTED).await;
     }
 }

@@ -77,7 +77,7 @@ async fn answer(
     let is_counted = own.is_none() && !no_wake;
     let mut admission = Admission::begin(Rc::clone(client), Arc::clone(&route), is_counted);
     let limits = Limits::of(&route, admission.deadline());
-    let mut outbound = Outbound::new(client, head, body);
+    let mut outbound = Outbound::new(client, &route, head, body);
     let mut repeats = 0;
     loop {
         let began = exchange.is_recorded().then(SystemTime::now);
@@ -167,6 +167,7 @@ fn deliver(
 ) -> Result<Response<ResponseBody>, Failure> {
     let Answer {
         response,
+        refusal,
         lease,
         upgrade,
     } = answer;
@@ -184,12 +185,10 @@ fn deliver(
             .tally
             .first_byte(admission.route().state().number(), took);
     }
-    if let Some(grant) = grant {
-        grant.answered();
-    }
+    drop(grant);
     let cold = admission.waited();
     let deadline = admission.deadline();
-    let flight = Flight::new(admission.into_in_flight(), load, lease, deadline);
+    let flight = Flight::new(admission.into_in_flight(), load, lease, refusal, deadline);
 
     let (mut head, incoming) = response.into_parts();
     let protocol = head.headers.get(UPGRADE).cloned();

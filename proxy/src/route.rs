@@ -99,6 +99,12 @@ impl Route {
         self.waits
     }
 
+    /// Its target's name within the cluster.
+    pub(crate) fn target_name(&self) -> String {
+        let target = &self.settings.target;
+        format!("{}.{}", target.service, target.namespace)
+    }
+
     /// Requests that may wait at once.
     pub(crate) fn pending_bound(&self, config: &Config) -> u32 {
         self.settings

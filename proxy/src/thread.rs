@@ -12,7 +12,8 @@ use futures::FutureExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::task::spawn_local;
+use tokio::task::coop::unconstrained;
+use tokio::task::{spawn_local, yield_now};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
@@ -124,12 +125,15 @@ async fn run_until_drained(
     };
     // Without a deadline the handle was dropped: nobody waits for the requests.
     let Ok(deadline) = deadline else { return 0 };
+    // The runtime looks at its sockets before this goes on: what came by now is known then, connections and requests.
+    yield_now().await;
     // The kernel took these already; closing the socket now would reset them.
     let plain = (Some(&listeners.plain), None);
     let over_tls = (listeners.tls.as_ref(), worker.shared.config.tls.as_ref());
     for (listener, tls) in [plain, over_tls] {
         let Some(listener) = listener else { continue };
-        while let Some(Ok((stream, address))) = listener.accept().now_or_never() {
+        // However many they are: without a budget, this is not told to let others run.
+        while let Some(Ok((stream, address))) = unconstrained(listener.accept()).now_or_never() {
             let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
                 break;
             };

@@ -3,7 +3,7 @@
 //! ```text
 //! slices ── set() ──┐
 //!                   ├─> publish() ──> View (snapshot that threads read) ──> the gates of its routes
-//! probes, failures ─┘            └──> probers, while requests wait
+//! probes, failures ─┘            └──> probers, while requests wait or an endpoint is suspect
 //! ```
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -60,7 +60,7 @@ pub(crate) struct Upstream {
     waiting: AtomicU32,
     /// Locked when something about its endpoints changes, never on a warm request's way.
     state: Mutex<State>,
-    /// Set with the first request that waits: what a prober needs.
+    /// Set with its first endpoints: what a prober needs.
     shared: OnceLock<Weak<Shared>>,
 }
 
@@ -144,7 +144,8 @@ impl Upstream {
     }
 
     /// Takes what its slices say; `None` if there is no such Service or port.
-    pub(crate) fn set(self: &Arc<Self>, set: Option<&EndpointSet>, protocol: Protocol, shared: &Shared) {
+    pub(crate) fn set(self: &Arc<Self>, set: Option<&EndpointSet>, protocol: Protocol, shared: &Arc<Shared>) {
+        self.shared.get_or_init(|| Arc::downgrade(shared));
         // Before its own lock is taken: the registry takes its lock first, then that of a Service port.
         let listed: Vec<(Arc<Peer>, Standing)> = set
             .into_iter()
@@ -168,6 +169,15 @@ impl Upstream {
             state.protocol = protocol;
             std::mem::replace(&mut state.peers, listed.clone())
         };
+        for (peer, standing) in &listed {
+            let ready = |(other, standing): &(Arc<Peer>, Standing)| {
+                other.id == peer.id && *standing == Standing::Ready
+            };
+            // Behind an address that is no pod's there are other pods by now than those that were about to go.
+            if peer.pod.is_none() && *standing == Standing::Ready && !before.iter().any(ready) {
+                peer.set_condemned(false);
+            }
+        }
         for (gone, _) in &before {
             if !listed.iter().any(|(peer, _)| peer.id == gone.id) {
                 gone.remove_user(self);
@@ -214,7 +224,7 @@ impl Upstream {
         let starting = state
             .peers
             .iter()
-            .filter(|(peer, standing)| *standing == Standing::Starting && wants_probe(peer, *standing));
+            .filter(|(peer, standing)| *standing == Standing::Starting && self.may_probe(peer, *standing));
         starting.filter_map(|(peer, _)| peer.pod.clone()).collect()
     }
 
@@ -239,8 +249,7 @@ impl Upstream {
     }
 
     /// One more request waits for an endpoint. The first one sets the probers to work.
-    pub(crate) fn begin_waiting(self: &Arc<Self>, shared: &Arc<Shared>) {
-        self.shared.get_or_init(|| Arc::downgrade(shared));
+    pub(crate) fn begin_waiting(self: &Arc<Self>) {
         if self.waiting.fetch_add(1, Ordering::SeqCst) == 0 {
             self.probe();
         }
@@ -256,21 +265,16 @@ impl Upstream {
         self.waiting.load(Ordering::SeqCst) > 0
     }
 
-    /// Whether a probe of this endpoint could make a difference.
-    pub(crate) fn wants_probe(&self, peer: &Peer) -> bool {
-        self.is_waited_for()
-            && self
-                .lock()
-                .peers
-                .iter()
-                .any(|(other, standing)| other.id == peer.id && wants_probe(other, *standing))
+    /// Whether a probe of this endpoint, begun when it had this standing, still makes a difference.
+    pub(crate) fn wants_probe(&self, peer: &Peer, standing: Standing) -> bool {
+        self.lock()
+            .peers
+            .iter()
+            .any(|(other, now)| other.id == peer.id && *now == standing && self.may_probe(other, standing))
     }
 
-    /// Probes what may be probed and is not, if requests wait.
+    /// Probes what may be probed and is not.
     pub(crate) fn probe(self: &Arc<Self>) {
-        if !self.is_waited_for() {
-            return;
-        }
         let Some(shared) = self.shared.get().and_then(Weak::upgrade) else {
             return;
         };
@@ -278,7 +282,7 @@ impl Upstream {
             .lock()
             .peers
             .iter()
-            .filter(|(peer, standing)| wants_probe(peer, *standing))
+            .filter(|(peer, standing)| self.may_probe(peer, *standing))
             .cloned()
             .collect();
         if candidates
@@ -292,19 +296,20 @@ impl Upstream {
         }
     }
 
+    /// Whether a probe could find out more than is known: of a pod that is not called ready yet and that requests wait for, or
+    /// of an address that did not take a connection although it is. Nobody may ever wait for that one again: others, or the
+    /// route of this fallback, have what would.
+    fn may_probe(&self, peer: &Peer, standing: Standing) -> bool {
+        match standing {
+            _ if peer.is_condemned() => false,
+            Standing::Starting => self.is_waited_for() && !peer.is_proved(),
+            Standing::Ready => peer.is_suspect(),
+            Standing::Leaving | Standing::Unusable => false,
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Whether a probe could find out more than is known: of a pod that is not called ready yet, or of an address that did not
-/// take a connection although it is.
-fn wants_probe(peer: &Peer, standing: Standing) -> bool {
-    match standing {
-        _ if peer.is_condemned() => false,
-        Standing::Starting => !peer.is_proved(),
-        Standing::Ready => peer.is_suspect(),
-        Standing::Leaving | Standing::Unusable => false,
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod common;
 
+use std::io::{Read, Write};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -192,6 +193,60 @@ async fn a_drain_lets_requests_end() {
         (200, Some("close"))
     );
     assert_eq!(drain.await.unwrap(), Drained { cut: 0 });
+}
+
+/// Sends a request, without a look at anything else.
+fn ask(client: &mut std::net::TcpStream) {
+    client.write_all(GET.as_bytes()).unwrap();
+}
+
+/// The status of the next answer.
+fn answer(client: &mut std::net::TcpStream) -> String {
+    let mut head = [0; 12];
+    client.set_read_timeout(Some(common::PATIENCE)).unwrap();
+    client.read_exact(&mut head).unwrap();
+    String::from_utf8_lossy(&head).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_drain_answers_what_was_sent_before_it() {
+    const CLIENTS: usize = 300;
+    let app = app::serve(|_| async {
+        let mut answer = app::text("");
+        *answer.status_mut() = http::StatusCode::NO_CONTENT;
+        answer
+    })
+    .await;
+    for kept in [false, true] {
+        let rig = Rig::with(|config| config.threads = std::num::NonZeroUsize::MIN);
+        rig.routes([settings("web")]);
+        rig.ready("web", &[app.address]);
+        let connect = || std::net::TcpStream::connect(rig.address()).unwrap();
+        let mut clients = Vec::new();
+        if kept {
+            clients.extend((0..CLIENTS).map(|_| connect()));
+            for client in &mut clients {
+                ask(client);
+                assert_eq!(answer(client), "HTTP/1.1 204");
+                client.set_nonblocking(true).unwrap();
+                while client.read(&mut [0; 4096]).is_ok() {}
+                client.set_nonblocking(false).unwrap();
+            }
+            clients.iter_mut().for_each(ask);
+        } else {
+            // Some are accepted by now, some wait in the kernel.
+            clients.extend((0..CLIENTS).map(|_| {
+                let mut client = connect();
+                ask(&mut client);
+                client
+            }));
+        }
+        let drain = rig.proxy.drain(common::PATIENCE);
+        for client in &mut clients {
+            assert_eq!(answer(client), "HTTP/1.1 204", "kept: {kept}");
+        }
+        assert_eq!(drain.await, Drained { cut: 0 });
+    }
 }
 
 #[tokio::test]

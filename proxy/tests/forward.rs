@@ -245,6 +245,25 @@ async fn an_http_1_0_client_gets_its_answer_and_the_end() {
 }
 
 #[tokio::test]
+async fn an_http_1_0_request_without_a_host_gets_one() {
+    let app = app::mirror().await;
+    let rig = Rig::serving(app.address);
+    let seen = async |request: &str| {
+        let mut client = Raw::connect(rig.address()).await;
+        client.send(request).await;
+        client.answer().await.text()
+    };
+    let given = seen("GET / HTTP/1.0\r\n\r\n").await;
+    assert!(given.contains("\nhost: web.shop\n"), "{given}");
+    assert!(
+        !given.contains("x-forwarded-host"),
+        "the client named none: {given}"
+    );
+    let own = seen("GET / HTTP/1.0\r\nHost: a\r\n\r\n").await;
+    assert!(own.contains("\nhost: a\n"), "{own}");
+}
+
+#[tokio::test]
 async fn an_answer_that_breaks_off_breaks_off() {
     let app = common::raw::Recorder::start(
         b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\nConnection: close\r\n\r\nhalf",

@@ -10,16 +10,19 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use common::raw::{Raw, get};
 use common::{Rig, app, key, pod, settings, target, until};
+use dormouse_core::endpoints::{Conditions, Endpoint, EndpointSet};
 use dormouse_core::routes::settings::{
     ConfigMapBody, Overflow, ResponseBody, ResponseMode, StaticResponse, StaticRoute, Timeout,
 };
 use dormouse_core::routes::{HostPattern, PathPrefix, Rule};
-use dormouse_proxy::{Held, HoldOutcome, NoWake, ProbeSpec};
+use dormouse_proxy::{Held, HoldOutcome, NoWake, ProbeSpec, Protocol};
 use tokio::task::JoinSet;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: web\r\n\r\n";
@@ -120,6 +123,40 @@ async fn a_burst_is_answered_whole_and_never_more_than_the_pace_at_first() {
         assert_eq!(status.unwrap(), 200);
     }
     rig.until_load("web", 0, 0).await;
+}
+
+#[tokio::test]
+async fn answers_that_take_long_keep_nobody_waiting() {
+    let (_go, may_go) = tokio::sync::watch::channel(false);
+    let app = app::serve(move |request: http::Request<hyper::body::Incoming>| {
+        let mut may_go = may_go.clone();
+        async move {
+            if request.uri().path() == "/long" {
+                may_go.wait_for(|go| *go).await.ok();
+            }
+            app::text("ok")
+        }
+    })
+    .await;
+    let rig = Rig::new();
+    let mut route = settings("web");
+    route.scaling.concurrency = std::num::NonZeroU32::new(1);
+    rig.routes([route]);
+    rig.asleep("web");
+    let mut first = Raw::connect(rig.address()).await;
+    first.send(GET).await;
+    rig.until_load("web", 1, 0).await;
+    let mut long = Vec::new();
+    for _ in 0..5 {
+        let mut client = Raw::connect(rig.address()).await;
+        client.send("GET /long HTTP/1.1\r\nHost: web\r\n\r\n").await;
+        long.push(client);
+    }
+    rig.until_load("web", 6, 0).await;
+    rig.ready("web", &[app.address]);
+    assert_eq!(first.answer().await.status, 200);
+    rig.until_load("web", 0, 5).await;
+    assert_eq!(get(rig.address(), "/").await.status, 200);
 }
 
 #[tokio::test]
@@ -395,6 +432,37 @@ async fn what_a_sleep_held_waits_for_new_endpoints() {
 }
 
 #[tokio::test]
+async fn what_a_sleep_held_does_not_wait_for_an_address_whose_pods_are_others_by_now() {
+    let service = app::ok().await;
+    let rig = Rig::new();
+    rig.routes([settings("web")]);
+    // The Service's own address, as it is where pods are not routed to directly.
+    let listed = |ready| {
+        let conditions = Conditions {
+            ready: Some(ready),
+            serving: Some(true),
+            terminating: Some(!ready),
+        };
+        let endpoints = EndpointSet::new([Endpoint::new(service.address, None, conditions)], false);
+        rig.proxy
+            .set_endpoints(&target("web"), Some(&endpoints), Protocol::Http1);
+    };
+    listed(true);
+    assert!(rig.proxy.hold(&key("web"), common::PATIENCE).is_some());
+    let mut client = Raw::connect(rig.address()).await;
+    client.send(GET).await;
+    rig.until_load("web", 1, 0).await;
+    rig.proxy.release(&key("web"), HoldOutcome::Asleep);
+    listed(true);
+    listed(false);
+    assert!(client.is_silent(Duration::from_millis(100)).await);
+    let began = tokio::time::Instant::now();
+    listed(true);
+    assert_eq!(client.answer().await.status, 200);
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
 async fn an_endpoint_that_refuses_is_left_alone_until_it_takes_connections() {
     let address = app::free_address();
     let rig = Rig::new();
@@ -421,6 +489,46 @@ async fn another_endpoint_takes_what_one_refuses() {
         rig.ready("web", &[gone, app.address]);
         assert_eq!(get(rig.address(), "/").await.status, 200);
     }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_refused_once_gets_requests_again_although_nobody_waits() {
+    let (app, late) = (app::ok().await, app::free_address());
+    let rig = Rig::new();
+    rig.routes([settings("web")]);
+    rig.ready("web", &[late, app.address]);
+    for _ in 0..30 {
+        assert_eq!(get(rig.address(), "/").await.status, 200);
+    }
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    let _late = app::serve_at(Some(late), move |_| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        async { app::text("late") }
+    })
+    .await;
+    let asking = async {
+        while asked.load(Ordering::Relaxed) == 0 {
+            assert_eq!(get(rig.address(), "/").await.status, 200);
+        }
+    };
+    tokio::time::timeout(common::PATIENCE, asking).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_fallback_that_refused_once_gets_requests_again() {
+    let late = app::free_address();
+    let rig = Rig::new();
+    let mut route = settings("web");
+    route.timeouts.readiness = Timeout::After(Duration::from_millis(20));
+    route.cold_start.fallback = Some(target("sorry"));
+    rig.routes([route]);
+    rig.asleep("web");
+    rig.ready("sorry", &[late]);
+    assert_eq!(get(rig.address(), "/").await.status, 502);
+    let _late = app::serve_at(Some(late), |_| async { app::text("sorry") }).await;
+    let asking = async { while get(rig.address(), "/").await.status != 200 {} };
+    tokio::time::timeout(common::PATIENCE, asking).await.unwrap();
 }
 
 #[tokio::test]

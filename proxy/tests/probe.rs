@@ -10,7 +10,7 @@
 mod common;
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -271,6 +271,34 @@ async fn a_pod_that_was_ready_and_is_not_any_more_is_proved_anew() {
     client.send(GET).await;
     rig.until_load("web", 1, 0).await;
     assert!(client.is_silent(Duration::from_millis(100)).await);
+}
+
+#[tokio::test]
+async fn a_container_that_starts_anew_has_to_pass_its_probe_although_it_was_ready() {
+    let address = app::free_address();
+    let rig = Rig::new();
+    rig.routes([settings("web")]);
+    rig.ready("web", &[address]);
+    let mut client = Raw::connect(rig.address()).await;
+    client.send(GET).await;
+    // Called ready, it refused: a connection to its traffic port is all that is asked of it until its slice knows.
+    rig.until_load("web", 1, 0).await;
+    let probe = ready_by(http(address.port(), "/healthz"));
+    rig.proxy.set_probe(&pod(address), probe);
+    rig.endpoints("web", &[(address, "")]);
+    let healthy = Arc::new(AtomicBool::new(false));
+    let health = Arc::clone(&healthy);
+    let _app = app::serve_at(Some(address), move |request: Request<Incoming>| {
+        let mut response = app::text("ok");
+        if request.uri().path() == "/healthz" && !health.load(Ordering::Relaxed) {
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        }
+        async { response }
+    })
+    .await;
+    assert!(client.is_silent(Duration::from_millis(200)).await);
+    healthy.store(true, Ordering::Relaxed);
+    assert_eq!(client.answer().await.status, 200);
 }
 
 #[tokio::test]

@@ -394,6 +394,36 @@ async fn a_body_that_the_endpoint_does_not_want_is_not_asked_for() {
     rig.until_load("web", 0, 0).await;
 }
 
+#[tokio::test]
+async fn an_answer_instead_of_100_arrives_whole() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let rig = Rig::serving(listener.local_addr().unwrap());
+    let (heard, may_go_on) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut buffer = [0; 4096];
+        assert!(stream.read(&mut buffer).await.unwrap() > 0);
+        stream
+            .write_all(b"HTTP/1.1 413 No\r\nTransfer-Encoding: chunked\r\n\r\n3\r\ntoo\r\n")
+            .await
+            .unwrap();
+        may_go_on.await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        stream.write_all(b"5\r\n long\r\n0\r\n\r\n").await.unwrap();
+        let _ = stream.read(&mut buffer).await;
+    });
+    let mut client = Raw::connect(rig.address()).await;
+    client
+        .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+        .await;
+    let mut answer = client.answer_head().await.unwrap();
+    assert_eq!(answer.status, 413);
+    heard.send(()).unwrap();
+    answer.body = client.rest(common::PATIENCE).await;
+    assert_eq!(answer.text(), "3\r\ntoo\r\n5\r\n long\r\n0\r\n\r\n");
+    rig.until_load("web", 0, 0).await;
+}
+
 /// Answers the first request on each connection, and closes when the second has come.
 async fn closes_on_second() -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -436,6 +466,70 @@ async fn what_a_used_connection_drops_is_sent_again_if_it_may_be() {
         client.send(&request).await;
         assert_eq!(client.answer().await.status, expected, "{method}");
         assert_eq!(requests.load(Ordering::SeqCst), sent, "{method}");
+    }
+}
+
+/// What an endpoint of HTTP/2 does with a request.
+#[derive(Clone, Copy)]
+enum Does {
+    Answer,
+    Reset,
+    /// Closes the connection.
+    Close,
+}
+
+/// An endpoint of HTTP/2 that does this with one request after the other, and the number of those.
+async fn over_http2(does: &'static [Does]) -> (Rig, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let requests = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&requests);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let counter = Arc::clone(&counter);
+            tokio::spawn(async move {
+                // A probe says nothing.
+                let Ok(mut connection) = h2::server::handshake(stream).await else {
+                    return;
+                };
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    match does[counter.fetch_add(1, Ordering::SeqCst).min(does.len() - 1)] {
+                        Does::Answer => drop(respond.send_response(Response::new(()), true).unwrap()),
+                        Does::Reset => respond.send_reset(h2::Reason::INTERNAL_ERROR),
+                        Does::Close => return,
+                    }
+                }
+            });
+        }
+    });
+    let rig = Rig::with(|config| config.threads = std::num::NonZeroUsize::MIN);
+    rig.routes([settings("web")]);
+    rig.endpoints_of("web", &[(address, "rs")], Protocol::H2c);
+    (rig, requests)
+}
+
+#[tokio::test]
+async fn over_http2_a_request_that_the_endpoint_gave_up_on_is_not_sent_again() {
+    for does in [&[Does::Reset][..], &[Does::Answer, Does::Reset]] {
+        let (rig, requests) = over_http2(does).await;
+        for _ in 1..does.len() {
+            assert_eq!(get(rig.address(), "/").await.status, 200);
+        }
+        assert_eq!(get(rig.address(), "/").await.status, 502);
+        assert_eq!(requests.load(Ordering::SeqCst), does.len());
+    }
+}
+
+#[tokio::test]
+async fn over_http2_what_a_used_connection_drops_is_sent_again_once() {
+    for (does, status) in [
+        (&[Does::Answer, Does::Close, Does::Answer], 200),
+        (&[Does::Answer, Does::Close, Does::Close], 502),
+    ] {
+        let (rig, requests) = over_http2(does).await;
+        assert_eq!(get(rig.address(), "/").await.status, 200);
+        assert_eq!(get(rig.address(), "/").await.status, status);
+        assert_eq!(requests.load(Ordering::SeqCst), 3);
     }
 }
 

@@ -10,6 +10,9 @@ use super::{Demand, DemandReport, RouteDemand, RouteKey, Totals, Unknown};
 /// After so long without a word of an interceptor, what it holds is unknown.
 pub const SILENCE: Duration = Duration::from_secs(3);
 
+/// After so long, a goodbye is not the last word of a pod that stays: its container was started again.
+pub const GOODBYE: Duration = Duration::from_secs(10);
+
 /// Routes that one report may have, and whose counters are remembered of one reporter.
 pub const MOST_ROUTES: usize = 20_000;
 
@@ -21,8 +24,17 @@ pub const MOST_ROUTES: usize = 20_000;
 pub struct DemandBook {
     reporters: HashMap<Arc<str>, Reporter>,
     /// Pods of interceptors; `None` before they were first listed.
-    listed: Option<BTreeSet<Arc<str>>>,
+    listed: Option<BTreeMap<Arc<str>, PodStage>>,
     followed: HashMap<RouteKey, Followed>,
+}
+
+/// How far the pod of an interceptor is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PodStage {
+    /// It is to run on.
+    Staying,
+    /// It is being terminated.
+    Leaving,
 }
 
 /// What one interceptor said last.
@@ -110,12 +122,15 @@ impl DemandBook {
 
     /// Takes in which interceptors exist: the uids of all pods whose container may hold requests, those that are being
     /// terminated too. What is not among them any more is gone for good, and holds nothing.
-    pub fn listed(&mut self, pods: BTreeSet<Arc<str>>, now: Instant) {
-        let was_listed = |uid: &Arc<str>| self.listed.as_ref().is_some_and(|listed| listed.contains(uid));
+    pub fn listed(&mut self, pods: BTreeMap<Arc<str>, PodStage>, now: Instant) {
+        let was_listed = |uid: &Arc<str>| {
+            let listed = self.listed.as_ref();
+            listed.is_some_and(|listed| listed.contains_key(uid))
+        };
         let gone: Vec<Arc<str>> = self
             .reporters
             .iter()
-            .filter(|(uid, known)| !pods.contains(*uid) && (was_listed(uid) || known.is_silent(now)))
+            .filter(|(uid, known)| !pods.contains_key(*uid) && (was_listed(uid) || known.is_silent(now)))
             .map(|(uid, _)| uid.clone())
             .collect();
         for uid in gone {
@@ -208,15 +223,16 @@ impl DemandBook {
         let Some(listed) = &self.listed else {
             return Some(Unknown::NotListed);
         };
-        listed.iter().find_map(|uid| match self.reporters.get(uid) {
-            None => Some(Unknown::Unheard {
-                reporter: uid.clone(),
-            }),
-            Some(known) if known.is_silent(now) && !known.goodbye => Some(Unknown::Silent {
-                reporter: uid.clone(),
-                since: now.saturating_duration_since(known.heard),
-            }),
-            Some(_) => None,
+        listed.iter().find_map(|(uid, stage)| {
+            let reporter = uid.clone();
+            match self.reporters.get(uid) {
+                None => Some(Unknown::Unheard { reporter }),
+                Some(known) if known.goodbye => {
+                    let heard = now.saturating_duration_since(known.heard);
+                    (*stage == PodStage::Staying && heard >= GOODBYE).then_some(Unknown::Unheard { reporter })
+                }
+                Some(known) => known.is_silent(now).then_some(Unknown::Silent { reporter }),
+            }
         })
     }
 

@@ -66,7 +66,11 @@ impl Clock {
     }
 
     fn list(&mut self, pods: &[&str]) {
-        let pods = pods.iter().map(|pod| Arc::from(*pod)).collect();
+        self.list_at(pods, PodStage::Staying);
+    }
+
+    fn list_at(&mut self, pods: &[&str], stage: PodStage) {
+        let pods = pods.iter().map(|pod| (Arc::from(*pod), stage)).collect();
         self.book.listed(pods, self.now);
     }
 
@@ -146,10 +150,10 @@ fn silence_is_unknown_and_not_zero_and_what_others_hold_is_still_certain() {
     clock.pass(0.999);
     assert_eq!(clock.known(), Some((1, 4)), "just short of 3 s");
     clock.pass(0.001);
-    assert_eq!(
-        clock.missing().as_deref(),
-        Some("the interceptor pod pod-a has been silent for 3.0 s")
-    );
+    let silent = Some("the interceptor pod pod-a is silent".to_owned());
+    assert_eq!(clock.missing(), silent);
+    clock.pass(0.5);
+    assert_eq!(clock.missing(), silent, "the same is said of the same");
     assert_eq!(clock.totals().held(), 1);
     assert!(clock.book.heartbeat(A, 1, 1, clock.now));
     assert_eq!(clock.known(), Some((1, 4)), "heard again");
@@ -190,7 +194,7 @@ fn a_pod_that_is_gone_and_one_that_said_goodbye_count_nothing() {
     clock.apply(report(B, 1, 0, 2, 2));
     clock.apply(goodbye(A, 2));
     assert_eq!(clock.known(), Some((0, 2)));
-    clock.list(&[A]);
+    clock.list_at(&[A], PodStage::Leaving);
     assert_eq!(clock.known(), Some((0, 0)));
     clock.pass(60.0);
     assert_eq!(
@@ -204,6 +208,28 @@ fn a_pod_that_is_gone_and_one_that_said_goodbye_count_nothing() {
         Some((0, 0)),
         "a late message of the session that is over"
     );
+}
+
+#[test]
+fn a_goodbye_of_a_pod_that_stays_is_not_its_last_word() {
+    let mut clock = Clock::new();
+    clock.list(&[A]);
+    clock.apply(report(A, 1, 0, 4, 4));
+    clock.apply(goodbye(A, 2));
+    clock.pass(9.999);
+    assert_eq!(clock.known(), Some((0, 0)), "it may be on its way out");
+    clock.pass(0.001);
+    assert_eq!(
+        clock.missing().as_deref(),
+        Some("the interceptor pod pod-a has not reported yet"),
+        "its container was started again"
+    );
+    let restarted = DemandReport {
+        session: 2,
+        ..report(A, 1, 1, 0, 1)
+    };
+    clock.apply(restarted);
+    assert_eq!(clock.known(), Some((1, 0)));
 }
 
 #[test]

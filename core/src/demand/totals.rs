@@ -59,11 +59,10 @@ pub enum Unknown {
         reporter: Arc<str>,
     },
     /// One exists and no longer reports.
-    #[error("the interceptor pod {reporter} has been silent for {:.1} s", .since.as_secs_f64())]
+    // Without for how long: what differs each time is taken for news by those who log it.
+    #[error("the interceptor pod {reporter} is silent")]
     Silent {
         /// The uid of its pod.
         reporter: Arc<str>,
-        /// How long ago it was heard.
-        since: Duration,
     },
 }

@@ -123,6 +123,8 @@ pub(crate) struct World {
     pub(crate) refused: AtomicUsize,
     pub(crate) gone: AtomicBool,
     pub(crate) unreachable: AtomicBool,
+    /// Changes are made, and nothing comes back.
+    pub(crate) unanswered: AtomicBool,
     pub(crate) hangs: AtomicBool,
     /// (seconds since the start, replicas) of each change.
     pub(crate) changes: Mutex<Vec<(f64, u32)>>,
@@ -220,6 +222,12 @@ impl Target for Port {
             let at = self.0.elapsed();
             if !self.0.forgetful.load(Ordering::SeqCst) {
                 self.0.changes.lock().unwrap().push((at, to));
+            }
+            if self.0.unanswered.load(Ordering::SeqCst) {
+                return Err(PortError {
+                    category: "timeout",
+                    message: "no answer".into(),
+                });
             }
             Ok(TargetState {
                 replicas: to,

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dormouse_core::Pause;
-use dormouse_core::demand::{DemandReport, RateWindow, RouteDemand, RouteKey};
+use dormouse_core::demand::{DemandReport, PodStage, RateWindow, RouteDemand, RouteKey};
 use dormouse_engine::demand::busy;
 use dormouse_engine::{DemandHub, Interceptors, MetricError, ObjectSpec};
 use dormouse_scalers::{Hold, OwnAddresses, RateScaling, ReadError, RouteScaling};
@@ -115,7 +115,12 @@ impl World {
     }
 
     fn list(&self, pods: &[&str]) {
-        self.hub.listed(pods.iter().map(|pod| Arc::from(*pod)).collect());
+        self.list_at(pods, PodStage::Staying);
+    }
+
+    fn list_at(&self, pods: &[&str], stage: PodStage) {
+        let pods = pods.iter().map(|pod| (Arc::from(*pod), stage));
+        self.hub.listed(pods.collect());
     }
 
     fn report(&self, pod: &'static str, pending: u32, in_flight: u32) {
@@ -156,6 +161,11 @@ impl World {
                 hub.heartbeat(pod, 1, sequence);
             }
         }))
+    }
+
+    fn scaled_by_somebody_else(&self, to: u32) {
+        self.bench.world.replicas.store(to, Ordering::SeqCst);
+        self.bench.world.version.fetch_add(1, Ordering::SeqCst);
     }
 
     fn changes(&self) -> Vec<(f64, u32)> {
@@ -264,6 +274,45 @@ async fn a_wake_that_fails_is_tried_again_soon() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_target_that_somebody_else_put_to_sleep_wakes_for_the_first_request() {
+    let world = World::new(&[], &["a"]);
+    world.bench.world.replicas.store(1, Ordering::SeqCst);
+    world.report("a", 0, 1);
+    world.bench.apply(pushed(&[], 300, 3000)).await;
+    seconds(1).await;
+    world.report("a", 0, 0);
+    seconds(19).await;
+    world.scaled_by_somebody_else(0);
+    world.report("a", 1, 0);
+    sleep(A_MOMENT).await;
+    assert_eq!(world.changes(), [(20.0, 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_somebody_else_puts_to_sleep_under_waiting_requests_wakes_soon() {
+    let world = World::new(&[], &["a"]);
+    world.bench.world.replicas.store(1, Ordering::SeqCst);
+    world.bench.apply(pushed(&[], 300, 3000)).await;
+    world.report("a", 1, 0);
+    let beats = world.keep_beating("a");
+    sleep(Duration::from_millis(5500)).await;
+    world.scaled_by_somebody_else(0);
+    seconds(1).await;
+    assert_eq!(world.changes(), [(6.0, 1)]);
+    drop(beats);
+    world.report("a", 0, 0);
+    let _beats = world.keep_beating("a");
+    seconds(2).await;
+    let looks = world.bench.world.looks.load(Ordering::SeqCst);
+    seconds(60).await;
+    assert_eq!(
+        world.bench.world.looks.load(Ordering::SeqCst),
+        looks,
+        "nobody waits any more"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_held_before_the_loop_began_wakes_before_its_first_tick() {
     let world = World::new(&[], &["a"]);
     world.report("a", 25, 0);
@@ -329,6 +378,7 @@ async fn a_goodbye_counts_nothing_and_the_target_rests_after_its_cooldown() {
     seconds(2).await;
     world.report("a", 0, 1);
     seconds(2).await;
+    world.list_at(&["a"], PodStage::Leaving);
     world.goodbye("a");
     seconds(40).await;
     // The last request was heard of at 4 s, which still counts at the tick at 5 s: 23 s is over at the tick at 25 s.
@@ -374,6 +424,19 @@ async fn a_target_that_changes_under_the_hold_is_held_and_looked_at_again() {
     seconds(1).await;
     assert_eq!(world.holds(), ["called off", "slept"]);
     assert_eq!(world.changes(), [(0.0, 0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sleep_that_may_have_come_about_is_told_as_one() {
+    let world = World::new(&[], &["a"]);
+    world.bench.world.replicas.store(2, Ordering::SeqCst);
+    world.bench.world.unanswered.store(true, Ordering::SeqCst);
+    world.report("a", 0, 0);
+    let _beats = world.keep_beating("a");
+    world.bench.apply(pushed(&[], 30, 0)).await;
+    seconds(1).await;
+    assert_eq!(world.changes(), [(0.0, 0)]);
+    assert_eq!(world.holds(), ["slept"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -83,8 +83,9 @@ impl Publisher {
         let loads = self.demand.snapshot();
         if let Some(report) = self.scribe.write(loads, whole) {
             self.bulletins.send_replace(Bulletin {
+                // Before the first, nothing was told of any counter.
+                whole: whole || report.sequence == 1,
                 report: Arc::new(report),
-                whole,
                 last: false,
             });
         }

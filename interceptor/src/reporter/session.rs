@@ -152,9 +152,14 @@ impl<'s> Speaker<'s> {
         }
     }
 
-    /// Sends the report, unless it is the one that was sent last.
+    /// Sends the report, unless it is the one that was sent last. The first is a whole one: what a partial one leaves out would
+    /// seem to have come just now when it is told.
     async fn report(&mut self, bulletin: &Bulletin) -> Result<(), SessionError> {
         let report = &bulletin.report;
+        if self.sent == 0 && !bulletin.whole && !bulletin.last {
+            self.shared.lacking.notify_one();
+            return Ok(());
+        }
         if report.sequence == self.sent {
             return Ok(());
         }
@@ -233,6 +238,66 @@ async fn listen(
             // How far the operator has come changes nothing here: the newest report is sent whether or not it has the others.
             Some(Order::Acknowledgement(_)) => {}
             None => debug!("an order that this interceptor does not know"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::num::NonZeroUsize;
+    use std::sync::Arc;
+
+    use dormouse_proxy::{Config, Proxy};
+    use tokio::sync::{Notify, watch};
+
+    use super::*;
+    use crate::reporter::Access;
+
+    fn bulletin(sequence: u64, whole: bool) -> Bulletin {
+        let report = Report {
+            sequence,
+            ..Report::default()
+        };
+        Bulletin {
+            report: Arc::new(report),
+            whole,
+            last: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn the_first_report_is_a_whole_one() {
+        let mut config = Config::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        config.threads = NonZeroUsize::MIN;
+        let (publish, bulletins) = watch::channel(bulletin(57, false));
+        let (_wanted, pods) = watch::channel(BTreeSet::new());
+        let shared = Shared {
+            proxy: Arc::new(Proxy::start(config).unwrap()),
+            access: Access {
+                name: "operators".to_owned(),
+                ca_file: None,
+                token_file: None,
+            },
+            session: 1,
+            bulletins,
+            pods,
+            lacking: Arc::new(Notify::new()),
+        };
+        let (outbox, mut said) = mpsc::channel(OUTBOX);
+        let heard = async {
+            assert!(matches!(said.recv().await, Some(Message::Hello(_))));
+            shared.lacking.notified().await;
+            publish.send_replace(bulletin(58, true));
+            let first = said.recv().await;
+            assert!(
+                matches!(&first, Some(Message::Report(report)) if report.sequence == 58),
+                "{first:?}"
+            );
+        };
+        tokio::select! {
+            ended = Speaker::new(&shared, outbox).speak() => unreachable!("{ended:?}"),
+            () = heard => {}
         }
     }
 }

@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
+use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args};
 
 /// TLS of the interceptor.
 #[derive(Args, Clone, Debug)]
 pub struct TlsArgs {
     /// Take requests over TLS too.
-    #[arg(long, env = "KEDA_HTTP_PROXY_TLS_ENABLED", action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
+    #[arg(long, env = "KEDA_HTTP_PROXY_TLS_ENABLED", action = ArgAction::Set, value_parser = BoolishValueParser::new(), num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
     pub proxy_tls_enabled: bool,
     /// Port for them.
     #[arg(long, env = "KEDA_HTTP_PROXY_TLS_PORT", default_value_t = 8443)]
@@ -26,10 +27,10 @@ pub struct TlsArgs {
     #[arg(long, env = "KEDA_HTTP_TLS_CA_DIRS", value_delimiter = ',')]
     pub tls_ca_dirs: Vec<PathBuf>,
     /// Take any certificate of a pod.
-    #[arg(long, env = "KEDA_HTTP_TLS_SKIP_VERIFY", action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
+    #[arg(long, env = "KEDA_HTTP_TLS_SKIP_VERIFY", action = ArgAction::Set, value_parser = BoolishValueParser::new(), num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
     pub tls_skip_verify: bool,
     /// The same under its former name.
-    #[arg(long, env = "KEDA_HTTP_PROXY_TLS_SKIP_VERIFY", hide = true, action = ArgAction::Set, default_value_t = false)]
+    #[arg(long, env = "KEDA_HTTP_PROXY_TLS_SKIP_VERIFY", hide = true, action = ArgAction::Set, value_parser = BoolishValueParser::new(), default_value_t = false)]
     pub proxy_tls_skip_verify: bool,
     /// Oldest version of TLS: 1.2 or 1.3.
     #[arg(long, env = "KEDA_HTTP_TLS_MIN_VERSION", default_value = "")]

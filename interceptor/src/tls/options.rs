@@ -8,7 +8,7 @@ use super::keyring::Source;
 use super::{TlsArgs, TlsError};
 
 /// Groups by the names that Go has for them, which the add-on takes, and the common ones.
-const GROUPS: [(&str, NamedGroup); 10] = [
+pub(super) const GROUPS: [(&str, NamedGroup); 8] = [
     ("X25519", NamedGroup::X25519),
     ("P256", NamedGroup::secp256r1),
     ("CurveP256", NamedGroup::secp256r1),
@@ -16,8 +16,6 @@ const GROUPS: [(&str, NamedGroup); 10] = [
     ("P384", NamedGroup::secp384r1),
     ("CurveP384", NamedGroup::secp384r1),
     ("secp384r1", NamedGroup::secp384r1),
-    ("P521", NamedGroup::secp521r1),
-    ("CurveP521", NamedGroup::secp521r1),
     ("X25519MLKEM768", NamedGroup::X25519MLKEM768),
 ];
 

@@ -235,6 +235,14 @@ fn suites_groups_and_versions_have_the_add_ons_names() {
     assert_eq!(versions[0].version, rustls::ProtocolVersion::TLSv1_3);
 }
 
+#[test]
+fn every_group_that_is_named_as_known_can_be_had() {
+    for (name, _) in super::options::GROUPS {
+        let args = args(&[&format!("--tls-curve-preferences={name}")]);
+        assert!(args.provider().is_ok(), "{name}");
+    }
+}
+
 /// Whether an endpoint with a certificate for `names` is believed to be the Service `web` in `shop`.
 async fn believed(config: &Arc<ClientConfig>, authority: &Authority, names: &[&str]) -> bool {
     let folder = tempfile::tempdir().unwrap();

@@ -1,12 +1,13 @@
 //! What the interceptor is told about traces, by the add-on's names and OpenTelemetry's.
 
+use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args, ValueEnum};
 
 /// Traces of the interceptor.
 #[derive(Args, Clone, Debug)]
 pub struct TraceArgs {
     /// Tell a trace of each request, with its wait for a pod.
-    #[arg(long, env = "OTEL_EXPORTER_OTLP_TRACES_ENABLED", action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_TRACES_ENABLED", action = ArgAction::Set, value_parser = BoolishValueParser::new(), num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
     pub otlp_traces_enabled: bool,
     /// How: to standard output, or to a collector.
     #[arg(long, env = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", value_enum, default_value_t = TraceProtocol::Console)]

@@ -28,6 +28,9 @@ const WATCH_SECONDS: u32 = 50;
 const PAGE_SIZE: u32 = 500;
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const MAX_DELAY: Duration = Duration::from_secs(3);
+/// After an outage of so long, objects are listed anew: the answer tells at once that the watch works again, where one that is
+/// resumed would be silent until something changes.
+const LONG_OUTAGE: Duration = Duration::from_secs(30);
 
 pub(super) struct Follower<R, K> {
     pub(super) namespace: Option<String>,
@@ -74,7 +77,7 @@ impl<R: Watchable, K: Readable> Follower<R, K> {
                     Some(Err(error)) => {
                         let failure = Failure::of(&error);
                         self.failed(&mut outage, &failure.error);
-                        if failure.start_over {
+                        if failure.start_over || outage.lasting() >= LONG_OUTAGE {
                             break Some(failure);
                         }
                         sleep(backoff.next_delay()).await;
@@ -197,6 +200,9 @@ impl<R: Watchable, K: Readable> Follower<R, K> {
 
     fn recovered(&self, outage: &mut Outage) {
         if let Some(lasted) = outage.ended() {
+            if let Some(react) = &self.reactions.on_recovery {
+                react();
+            }
             let namespace = self.namespace.as_deref().unwrap_or("all");
             tracing::info!(
                 kind = self.reactions.kind,

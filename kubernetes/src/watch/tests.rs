@@ -220,6 +220,37 @@ async fn what_happened_while_the_network_was_gone_is_told_afterwards() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_a_long_outage_a_watch_says_that_it_works_though_nothing_has_changed() {
+    let api = FakeApi::default();
+    api.put(PODS, object("x", 1));
+    let gone = Arc::new(AtomicBool::new(false));
+    let cut = gone.clone();
+    let network = api.client_over(move |_| Fate {
+        refused: cut.load(Ordering::SeqCst),
+        ..Fate::PROMPT
+    });
+    let recoveries = Arc::new(Mutex::new(0));
+    let count = recoveries.clone();
+    let watch = Watch::<Slim>::all(&network).on_recovery(move || *count.lock().unwrap() += 1);
+    let (watched, heard) = follow(watch);
+    watched.synced().await;
+    heard.take();
+    // The server knows no streaming lists, which is a failure too.
+    *recoveries.lock().unwrap() = 0;
+    gone.store(true, Ordering::SeqCst);
+    sleep(Duration::from_secs(120)).await;
+    assert_eq!(*recoveries.lock().unwrap(), 0);
+    gone.store(false, Ordering::SeqCst);
+    sleep(Duration::from_secs(4)).await;
+    assert_eq!(*recoveries.lock().unwrap(), 1);
+    assert_eq!(
+        heard.take(),
+        Vec::<String>::new(),
+        "what is as it was is no change"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_watch_that_falls_silent_is_replaced_within_a_minute() {
     let api = FakeApi::default();
     api.put(PODS, object("x", 1));

@@ -1,14 +1,15 @@
 //! Which interceptors exist: their pods.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
+use dormouse_core::demand::PodStage;
 use dormouse_engine::DemandHub;
 use dormouse_kubernetes::{Namespaces, Watch};
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ContainerState, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Client, Resource};
 use serde::Deserialize;
@@ -17,7 +18,7 @@ use tokio::sync::Notify;
 /// A pod, as far as it tells whether it may hold requests.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct InterceptorPod {
-    /// Name and uid.
+    /// Name, uid and whether it is being deleted.
     #[serde(default, deserialize_with = "dormouse_kubernetes::slim::lean")]
     pub metadata: ObjectMeta,
     /// How far it has come.
@@ -27,21 +28,46 @@ pub struct InterceptorPod {
 
 /// The part of a pod's status that is read.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PodStatus {
     /// `Pending`, `Running`, `Succeeded`, `Failed` or `Unknown`.
     #[serde(default)]
     pub phase: String,
+    /// How its containers are, as soon as a kubelet has them.
+    #[serde(default)]
+    pub container_statuses: Option<Vec<ContainerStatus>>,
+}
+
+/// The part of a container's status that is read.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct ContainerStatus {
+    /// Waiting, running or terminated.
+    #[serde(default)]
+    pub state: ContainerState,
 }
 
 impl InterceptorPod {
     /// The uid of a pod whose container may hold requests: it was started once, and not all of it has ended. Only that makes
-    /// its silence mean anything; one that waits for a node or an image has never had a request.
-    fn reporter(&self) -> Option<Arc<str>> {
+    /// its silence mean anything; one that waits for a node or an image has never had a request, and one whose container has
+    /// ended, to be started again later, has none any more, though its phase is `Running`.
+    fn reporter(&self) -> Option<(Arc<str>, PodStage)> {
         let may_hold = !matches!(
             self.status.phase.as_str(),
             "" | "Pending" | "Succeeded" | "Failed"
-        );
-        self.metadata.uid.as_deref().filter(|_| may_hold).map(Arc::from)
+        ) && self.may_run();
+        let stage = match self.metadata.deletion_timestamp {
+            Some(_) => PodStage::Leaving,
+            None => PodStage::Staying,
+        };
+        let uid = self.metadata.uid.as_deref().filter(|_| may_hold)?;
+        Some((uid.into(), stage))
+    }
+
+    /// Whether a container runs, as far as is known.
+    fn may_run(&self) -> bool {
+        let containers = self.status.container_statuses.as_deref().unwrap_or_default();
+        let runs = |container: &ContainerStatus| container.state.running.is_some();
+        containers.is_empty() || containers.iter().any(runs)
     }
 }
 
@@ -90,7 +116,7 @@ pub fn follow_pods(
     let list = async move {
         pods.synced().await;
         loop {
-            let reporters: BTreeSet<_> = pods.list().iter().filter_map(|pod| pod.reporter()).collect();
+            let reporters: BTreeMap<_, _> = pods.list().iter().filter_map(|pod| pod.reporter()).collect();
             hub.listed(reporters);
             changed.notified().await;
         }
@@ -120,13 +146,33 @@ mod tests {
         ] {
             let pod = json!({"metadata": {"name": "i", "uid": "u1"}, "status": {"phase": phase}});
             let pod: InterceptorPod = serde_json::from_value(pod).unwrap();
-            assert_eq!(pod.reporter().as_deref(), may_hold.then_some("u1"), "{phase}");
+            let expected = may_hold.then(|| ("u1".into(), PodStage::Staying));
+            assert_eq!(pod.reporter(), expected, "{phase}");
+        }
+        let running = json!({"running": {"startedAt": "2026-11-21T05:40:55Z"}});
+        let crashed = json!({"terminated": {"exitCode": 1}});
+        let backing_off = json!({"waiting": {"reason": "CrashLoopBackOff"}});
+        for (states, may_hold) in [
+            (vec![&running], true),
+            (vec![&crashed], false),
+            (vec![&backing_off], false),
+            (vec![&backing_off, &running], true),
+            (vec![], true),
+        ] {
+            let containers: Vec<_> = states.iter().map(|state| json!({"state": state})).collect();
+            let pod = json!({
+                "metadata": {"name": "i", "uid": "u1"},
+                "status": {"phase": "Running", "containerStatuses": containers},
+            });
+            let pod: InterceptorPod = serde_json::from_value(pod).unwrap();
+            assert_eq!(pod.reporter().is_some(), may_hold, "{states:?}");
         }
         let terminating = json!({
             "metadata": {"name": "i", "uid": "u1", "deletionTimestamp": "2026-11-21T05:40:55Z"},
             "status": {"phase": "Running"},
         });
         let terminating: InterceptorPod = serde_json::from_value(terminating).unwrap();
-        assert!(terminating.reporter().is_some(), "it may still hold some");
+        let expected = Some(("u1".into(), PodStage::Leaving));
+        assert_eq!(terminating.reporter(), expected, "it may still hold some");
     }
 }

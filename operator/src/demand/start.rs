@@ -1,10 +1,11 @@
 //! The parts of the demand server, put together.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use dormouse_core::demand::RouteKey;
 use dormouse_engine::{DemandHub, Leadership};
-use dormouse_kubernetes::Cluster;
+use dormouse_kubernetes::{Cluster, ObjectKey};
 use dormouse_runtime::Supervisor;
 use dormouse_scalers::OwnAddresses;
 use rustls::server::ResolvesServerCert;
@@ -42,6 +43,14 @@ impl DemandParts {
             hub: DemandHub::new(addresses, Arc::new(sessions.clone())),
             sessions,
         }
+    }
+
+    /// The ScaledObjects on whose routes requests wait while none is served.
+    pub(crate) fn awaited(&self) -> HashSet<ObjectKey> {
+        let waiting = self.hub.waiting().into_iter();
+        waiting
+            .flat_map(|route| self.users.of(&ObjectKey::new(route.namespace, route.name)))
+            .collect()
     }
 
     /// What keeps pods from starting that requests wait for, as interceptors are told; `selector` gives the label selector of

@@ -7,7 +7,7 @@ mod probes;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dormouse_core::demand::{Demand, MOST_ROUTES, Totals};
+use dormouse_core::demand::{Demand, MOST_ROUTES, PodStage, Totals};
 use dormouse_engine::{DemandHub, Interceptors};
 use dormouse_scalers::DemandSource;
 use dormouse_scalers::error::ReadErrorKind;
@@ -34,7 +34,8 @@ async fn until_known(hub: &DemandHub, expected: (u64, u64)) -> Totals {
 }
 
 async fn two_interceptors(operator: &Operator) -> [Interceptor; 2] {
-    operator.hub.listed(["pod-a", "pod-b"].map(Arc::from).into());
+    let listed = ["pod-a", "pod-b"].map(|pod| (pod.into(), PodStage::Staying));
+    operator.hub.listed(listed.into());
     let mut both = [operator.connect("a").await, operator.connect("b").await];
     for interceptor in &mut both {
         interceptor.say(hello()).await;

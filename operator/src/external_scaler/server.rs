@@ -1,6 +1,7 @@
 //! Connections of those who ask: HTTP/2 in the clear, bounded.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dormouse_wire::externalscaler::external_scaler_server::ExternalScalerServer;
@@ -10,6 +11,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::sleep;
 use tower::ServiceExt;
 use tracing::debug;
 
@@ -18,6 +20,8 @@ use crate::listen;
 
 /// Connections at once; further ones wait in the listen queue.
 const CONNECTIONS: usize = 256;
+/// How long a connection may be without a first call: until its preface has come, nothing else bounds it.
+const UNUSED: Duration = Duration::from_secs(10);
 /// Calls and streams of one connection at once: KEDA has all its streams in one.
 const STREAMS: u32 = 4096;
 /// A message at most: the metadata of a trigger.
@@ -45,8 +49,11 @@ pub async fn serve(
 }
 
 async fn connection(stream: TcpStream, scaler: Arc<ExternalScalerServer<ExternalScalerService>>) {
-    let service =
-        service_fn(|request: Request<Incoming>| ExternalScalerServer::clone(&scaler).oneshot(request));
+    let used = AtomicBool::new(false);
+    let service = service_fn(|request: Request<Incoming>| {
+        used.store(true, Ordering::Relaxed);
+        ExternalScalerServer::clone(&scaler).oneshot(request)
+    });
     let mut builder = auto::Builder::new(TokioExecutor::new()).http2_only();
     builder
         .http2()
@@ -56,7 +63,18 @@ async fn connection(stream: TcpStream, scaler: Arc<ExternalScalerServer<External
         .max_send_buf_size(16 * 1024)
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE);
-    if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
-        debug!("a connection of the external scaler broke: {error}");
+    let unused = async {
+        sleep(UNUSED).await;
+        if used.load(Ordering::Relaxed) {
+            std::future::pending().await
+        }
+    };
+    tokio::select! {
+        ended = builder.serve_connection(TokioIo::new(stream), service) => {
+            if let Err(error) = ended {
+                debug!("a connection of the external scaler broke: {error}");
+            }
+        }
+        () = unused => debug!("a connection of the external scaler had no call"),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use dormouse_core::demand::{DemandReport, RateWindow, RouteDemand, RouteKey};
+use dormouse_core::demand::{DemandReport, PodStage, RateWindow, RouteDemand, RouteKey};
 use dormouse_engine::DemandHub;
 use dormouse_scalers::{OwnAddresses, RateScaling, RouteScaling};
 use dormouse_wire::externalscaler::external_scaler_client::ExternalScalerClient;
@@ -15,6 +15,7 @@ use futures::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -103,7 +104,7 @@ impl Scaler {
     async fn with_pending(pending: u32) -> Self {
         let scaler = Self::start().await;
         scaler.hub.set_route(web(), both());
-        scaler.hub.listed(["pod-a".into()].into());
+        scaler.hub.listed([("pod-a".into(), PodStage::Staying)].into());
         scaler.report(1, pending);
         scaler
     }
@@ -166,7 +167,8 @@ async fn what_is_unknown_is_an_error_and_no_0() {
     let mut scaler = Scaler::with_pending(0).await;
     let idle = scaler.client.is_active(object(Some("web"))).await.unwrap();
     assert!(!idle.into_inner().result);
-    scaler.hub.listed(["pod-a", "pod-b"].map(Arc::from).into());
+    let both = ["pod-a", "pod-b"].map(|pod| (pod.into(), PodStage::Staying));
+    scaler.hub.listed(both.into());
     assert_eq!(scaler.value("http_web_concurrency").await, Err(Code::Unavailable));
     let unknown = scaler.client.is_active(object(Some("web"))).await.unwrap_err();
     assert_eq!(unknown.code(), Code::Unavailable);
@@ -205,7 +207,23 @@ async fn a_stream_that_comes_before_its_route_waits_for_it() {
     let stream = scaler.client.stream_is_active(object(Some("web"))).await;
     let mut stream = stream.unwrap().into_inner();
     scaler.hub.set_route(web(), both());
-    scaler.hub.listed(["pod-a".into()].into());
+    scaler.hub.listed([("pod-a".into(), PodStage::Staying)].into());
     scaler.report(1, 1);
     assert!(next(&mut stream).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_without_a_call_is_closed() {
+    let hub = DemandHub::new(
+        OwnAddresses::new("scaler", "keda", Vec::new()),
+        Arc::new(Sessions::default()),
+    );
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let service = ExternalScalerService::new(Arc::new(hub));
+    tokio::spawn(serve(listener, service, std::future::pending()));
+    let mut silent = TcpStream::connect(address).await.unwrap();
+    let mut said = Vec::new();
+    let closed = timeout(Duration::from_secs(11), silent.read_to_end(&mut said));
+    assert!(closed.await.is_ok(), "it may not stay for ever");
 }

@@ -64,7 +64,10 @@ fn any_delivery() -> impl Strategy<Value = (Vec<Vec<DemandReport>>, Vec<DemandRe
 
 fn book(now: Instant) -> DemandBook {
     let mut book = DemandBook::new();
-    book.listed((0..PODS).map(pod).collect(), now);
+    book.listed(
+        (0..PODS).map(|number| (pod(number), PodStage::Staying)).collect(),
+        now,
+    );
     book.follow(web(), Some(RateWindow::new(seconds(60.0), seconds(1.0))), now);
     book
 }

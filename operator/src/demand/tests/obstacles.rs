@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dormouse_core::demand::{DemandReport, RouteDemand};
+use dormouse_core::demand::{DemandReport, PodStage, RouteDemand};
 use dormouse_engine::{DemandHub, Leadership};
 use dormouse_scalers::{OwnAddresses, RouteScaling};
 use dormouse_wire::demand::FromOperator;
@@ -52,7 +52,7 @@ impl Stage {
             rate: None,
         };
         hub.set_route(web(), concurrency);
-        hub.listed(["pod-a".into()].into());
+        hub.listed([("pod-a".into(), PodStage::Staying)].into());
         let pods = Pods::default();
         pods.set(json!({
             "metadata": {"name": "web-1"},
