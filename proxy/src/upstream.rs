@@ -228,9 +228,17 @@ impl Upstream {
         starting.filter_map(|(peer, _)| peer.pod.clone()).collect()
     }
 
-    /// Whether anything was said of it.
-    pub(crate) fn is_known(&self) -> bool {
-        self.lock().known != Known::Nothing
+    /// Nobody will say anything of it any more: requests that still look here find nothing.
+    pub(crate) fn forget(self: &Arc<Self>) {
+        let before = {
+            let mut state = self.lock();
+            state.known = Known::Nothing;
+            std::mem::take(&mut state.peers)
+        };
+        for (peer, _) in before {
+            peer.remove_user(self);
+        }
+        self.publish();
     }
 
     /// Adds a route whose requests go here.
