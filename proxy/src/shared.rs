@@ -94,11 +94,7 @@ impl Shared {
         }
         let (table, conflicts) = Table::build(routes, options);
         self.table.store(Arc::new(table));
-        let states: Vec<Arc<RouteState>> = registry
-            .routes
-            .values()
-            .map(|route| Arc::clone(route.state()))
-            .collect();
+        let routes: Vec<Arc<Route>> = registry.routes.values().cloned().collect();
         let unused = registry.take_unused_upstreams();
         drop(registry);
         for upstream in unused {
@@ -108,8 +104,10 @@ impl Shared {
             gone.target().remove_route(gone.state());
             gone.state().gate().close();
         }
-        for state in states {
-            state.pump();
+        for route in routes {
+            route.state().pump();
+            // Those that wait may have come for another target.
+            route.target().probe();
         }
         conflicts
     }
