@@ -187,11 +187,10 @@ impl Admission {
         match granted {
             Ok(mut grant) => {
                 hold.end = HoldEnd::Endpoint;
-                let view = self.route.target().view();
                 Ok(Passage {
                     load: grant.take_load(),
-                    protocol: view.protocol,
-                    tls: view.tls.clone(),
+                    protocol: grant.view().protocol,
+                    tls: grant.view().tls.clone(),
                     grant: Some(grant),
                     is_fallback: false,
                 })

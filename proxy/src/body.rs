@@ -15,7 +15,7 @@ use crate::exchange::Exchange;
 use crate::expect::{Expectation, Refusal};
 use crate::load::InFlight;
 use crate::peer::PeerLoad;
-use crate::pool::Lease;
+use crate::pool::Carrier;
 
 /// Any error of a body.
 pub(crate) type BodyError = Box<dyn Error + Send + Sync>;
@@ -152,8 +152,8 @@ struct FromEndpoint {
 pub(crate) struct Flight {
     /// Counts the request at its route, if it is counted, and at its endpoint.
     _counts: (Option<InFlight>, PeerLoad),
-    /// Its connection, if others can use it afterwards.
-    lease: Option<Lease>,
+    /// `None` once others may use it.
+    carrier: Option<Carrier>,
     /// Keeps the request's body from breaking it off.
     _refusal: Option<Refusal>,
     /// When it must have ended.
@@ -164,14 +164,14 @@ impl Flight {
     pub(crate) fn new(
         in_flight: Option<InFlight>,
         load: PeerLoad,
-        lease: Option<Lease>,
+        carrier: Carrier,
         refusal: Option<Refusal>,
         deadline: Option<Instant>,
     ) -> Self {
         let deadline = deadline.map(|deadline| Box::pin(sleep_until(deadline)));
         Self {
             _counts: (in_flight, load),
-            lease,
+            carrier: Some(carrier),
             _refusal: refusal,
             deadline,
         }
@@ -266,9 +266,9 @@ impl Drop for FromEndpoint {
     fn drop(&mut self) {
         // A response that was not read to its end leaves a connection on which the rest would be the next answer.
         if (self.ended || self.incoming.is_end_stream())
-            && let Some(lease) = self.flight.lease.take()
+            && let Some(carrier) = self.flight.carrier.take()
         {
-            lease.give_back();
+            carrier.give_back();
         }
     }
 }

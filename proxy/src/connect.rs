@@ -43,6 +43,9 @@ pub(crate) enum ConnectError {
     /// Nothing came back in time.
     #[error("no connection within {0:?}")]
     Silent(Duration),
+    /// It took no other connection a moment ago.
+    #[error("it took no connection a moment ago")]
+    Suspect,
     /// It is no endpoint that TLS can be spoken with as things are set.
     #[error("this proxy does not speak TLS with it")]
     NoTls,

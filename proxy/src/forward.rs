@@ -16,7 +16,7 @@ use crate::connect::ConnectError;
 use crate::expect::Refusal;
 use crate::failure::Failure;
 use crate::outbound::{Outbound, Sent};
-use crate::pool::{Age, Lease};
+use crate::pool::{Age, Carrier};
 use crate::route::Route;
 use crate::upstream::Protocol;
 use crate::worker::Worker;
@@ -53,8 +53,7 @@ pub(crate) struct Answer {
     pub(crate) response: Response<Incoming>,
     /// That it came instead of a 100, until it has ended.
     pub(crate) refusal: Option<Refusal>,
-    /// The connection, if it carries one request at a time.
-    pub(crate) lease: Option<Lease>,
+    pub(crate) carrier: Carrier,
     /// The client's side of the change of protocol that it asked for.
     pub(crate) upgrade: Option<OnUpgrade>,
 }
@@ -135,7 +134,7 @@ async fn forward_http1(
             Ok(Answer {
                 refusal: expectation.and_then(|expectation| expectation.answered(response.status())),
                 response,
-                lease: Some(lease),
+                carrier: Carrier::Lease(lease),
                 upgrade: sent.into_upgrade(),
             })
         }
@@ -153,14 +152,15 @@ async fn forward_http2(
     limits: &Limits,
 ) -> Result<Answer, Unanswered> {
     let peer = passage.load.peer();
-    let (mut sender, is_used) = match worker.pool.http2(peer).await {
-        Ok(connection) => connection,
+    let mut stream = match worker.pool.http2(peer).await {
+        Ok(stream) => stream,
         Err(error) => return Err(not_connected(outbound, &error)),
     };
     // As over HTTP/1.1: once, if the connection may have been about to end, or where nothing ever answered.
-    let may_repeat = outbound.is_idempotent() && ((is_used && !outbound.needs_new()) || !peer.has_answered());
+    let may_repeat =
+        outbound.is_idempotent() && ((stream.is_used && !outbound.needs_new()) || !peer.has_answered());
     let (sent, request) = outbound.into_http2();
-    let sending = sender.try_send_request(request);
+    let sending = stream.sender.try_send_request(request);
     match head(sending, &sent.replay, limits)
         .await
         .map_err(Unanswered::Failed)?
@@ -168,7 +168,7 @@ async fn forward_http2(
         Ok(response) => Ok(Answer {
             response,
             refusal: None,
-            lease: None,
+            carrier: Carrier::Stream(stream),
             upgrade: None,
         }),
         Err(error) => {
@@ -178,7 +178,12 @@ async fn forward_http2(
                 Some(reason) => reason == h2::Reason::REFUSED_STREAM,
                 None => may_repeat,
             };
-            Err(unanswered(error, sent, may_repeat, !is_used && reset.is_none()))
+            Err(unanswered(
+                error,
+                sent,
+                may_repeat,
+                !stream.is_used && reset.is_none(),
+            ))
         }
     }
 }
@@ -187,11 +192,12 @@ fn not_connected(outbound: Outbound, error: &ConnectError) -> Unanswered {
     let how = error.to_string();
     // One that takes connections and then does not speak as this route wants it gets as many tries as one that breaks off.
     // It may serve another Service well, and our probes would find nothing wrong with it.
-    let seen = !matches!(error, ConnectError::Refused(_) | ConnectError::Silent(_));
+    let blame = matches!(error, ConnectError::Refused(_) | ConnectError::Silent(_));
+    let seen = !blame && !matches!(error, ConnectError::Suspect);
     Unanswered::Again(Again {
         outbound: Box::new(outbound),
         how,
-        blame: !seen,
+        blame,
         seen,
         pause: seen,
     })

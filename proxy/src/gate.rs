@@ -92,6 +92,9 @@ impl Gate {
         if state.is_on_hold() {
             return;
         }
+        let Some(view) = inner.followed.clone() else {
+            return;
+        };
         while let Some(index) = inner.widest_lane() {
             let Some(waiter) = inner.waiters.pop_front() else {
                 break;
@@ -99,7 +102,8 @@ impl Gate {
             let Some(lane) = inner.lanes.get_mut(index) else {
                 break;
             };
-            match waiter.send(Grant::new(Arc::clone(state), Arc::clone(&lane.peer))) {
+            let grant = Grant::new(Arc::clone(state), Arc::clone(&lane.peer), Arc::clone(&view));
+            match waiter.send(grant) {
                 Ok(()) => lane.allowance = lane.allowance.saturating_sub(1),
                 // Its drop would come back here, to a lock that is held.
                 Err(left) => left.forget(),
@@ -184,16 +188,19 @@ pub(crate) struct Grant {
     /// `None` once it was given back.
     state: Option<Arc<RouteState>>,
     peer: Arc<Peer>,
+    /// Where it is one of the endpoints: the route's target may be another than when the request came.
+    view: Arc<View>,
     /// Counts at the endpoint from the moment it is granted, or the next grant would choose the same.
     load: Option<PeerLoad>,
 }
 
 impl Grant {
-    fn new(state: Arc<RouteState>, peer: Arc<Peer>) -> Self {
+    fn new(state: Arc<RouteState>, peer: Arc<Peer>, view: Arc<View>) -> Self {
         let load = Some(PeerLoad::new(Arc::clone(&peer)));
         Self {
             state: Some(state),
             peer,
+            view,
             load,
         }
     }
@@ -203,6 +210,11 @@ impl Grant {
         self.load
             .take()
             .unwrap_or_else(|| PeerLoad::new(Arc::clone(&self.peer)))
+    }
+
+    /// What is known of the endpoint's Service port.
+    pub(crate) fn view(&self) -> &View {
+        &self.view
     }
 
     fn forget(mut self) {

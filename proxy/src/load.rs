@@ -126,8 +126,8 @@ impl Pending {
         })?;
         if before == 0 {
             shared.edges.notify_one();
+            route.target().probe();
         }
-        route.target().begin_waiting();
         Ok(Self { route, shared })
     }
 
@@ -139,7 +139,6 @@ impl Pending {
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        self.route.target().end_waiting();
         self.route.load().pending.fetch_sub(1, Ordering::SeqCst);
         self.shared.pending.fetch_sub(1, Ordering::Relaxed);
     }

@@ -20,6 +20,10 @@ use crate::upstream::TlsName;
 
 /// Connections that are kept for an endpoint at least; for one that serves many at once it is twice as many as that.
 const KEPT_AT_LEAST: usize = 64;
+/// Requests that one connection carries before another is made: few endpoints allow less.
+const STREAMS: usize = 100;
+/// Connections to one endpoint that carry many requests each.
+const MOST_MULTIPLEXED: usize = 8;
 /// How long a connection may take to come to the end of a request whose response has ended.
 const SETTLING: Duration = Duration::from_secs(1);
 /// For a request that must not be sent twice: an endpoint that closes idle connections does so after a longer time.
@@ -48,11 +52,59 @@ struct Idle {
     connections: Vec<(Http1, Instant)>,
 }
 
-/// The one connection to an endpoint that speaks HTTP/2. Who finds none makes it while the others wait.
+/// The connections to an endpoint that speaks HTTP/2: one, if that can carry everything. Who finds none makes one while the
+/// others wait.
 #[derive(Debug)]
 struct Multiplexed {
     peer: Arc<Peer>,
-    sender: Rc<Mutex<Option<SendRequest<RequestBody>>>>,
+    connections: Rc<Mutex<Vec<Http2>>>,
+}
+
+#[derive(Debug)]
+struct Http2 {
+    sender: SendRequest<RequestBody>,
+    /// Each of its requests has a share in it.
+    places: Rc<()>,
+}
+
+impl Http2 {
+    fn streams(&self) -> usize {
+        Rc::strong_count(&self.places) - 1
+    }
+
+    fn stream(&self, is_used: bool) -> Stream {
+        Stream {
+            sender: self.sender.clone(),
+            is_used,
+            _place: Rc::clone(&self.places),
+        }
+    }
+}
+
+/// A request's part of a connection that carries many.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) sender: SendRequest<RequestBody>,
+    /// Whether the connection was there before.
+    pub(crate) is_used: bool,
+    _place: Rc<()>,
+}
+
+/// What carries a request to an endpoint, until its response has ended.
+#[derive(Debug)]
+pub(crate) enum Carrier {
+    Lease(Lease),
+    Stream(Stream),
+}
+
+impl Carrier {
+    /// Lets another request have the connection, once this one is done with it.
+    pub(crate) fn give_back(self) {
+        match self {
+            Self::Lease(lease) => lease.give_back(),
+            Self::Stream(stream) => drop(stream),
+        }
+    }
 }
 
 /// A connection to an endpoint, taken out of the pool.
@@ -127,29 +179,38 @@ impl Pool {
         })
     }
 
-    /// The connection that carries many requests at once, and whether it was there before.
+    /// A place on a connection that carries many requests at once.
     ///
     /// # Errors
     /// There is none, and the endpoint does not take a new one.
-    pub(crate) async fn http2(
-        &self,
-        peer: &Arc<Peer>,
-    ) -> Result<(SendRequest<RequestBody>, bool), ConnectError> {
+    pub(crate) async fn http2(&self, peer: &Arc<Peer>) -> Result<Stream, ConnectError> {
         let slot = {
             let mut slots = self.http2.borrow_mut();
             let slot = slots.entry(peer.id).or_insert_with(|| Multiplexed {
                 peer: Arc::clone(peer),
-                sender: Rc::default(),
+                connections: Rc::default(),
             });
-            Rc::clone(&slot.sender)
+            Rc::clone(&slot.connections)
         };
-        let mut slot = slot.lock().await;
-        if let Some(sender) = slot.as_ref().filter(|sender| sender.is_ready()) {
-            return Ok((sender.clone(), true));
+        let mut connections = slot.lock().await;
+        connections.retain(|connection| connection.sender.is_ready());
+        let is_full = connections.len() >= MOST_MULTIPLEXED;
+        if let Some(connection) = connections.iter().min_by_key(|connection| connection.streams())
+            && (is_full || connection.streams() < STREAMS)
+        {
+            return Ok(connection.stream(true));
         }
-        let sender = connect::http2(peer.address, self.timeouts.connect).await?;
-        *slot = Some(sender.clone());
-        Ok((sender, false))
+        // By now it failed one that came before: each of those that waited here would spend the same time in vain.
+        if peer.is_suspect() {
+            return Err(ConnectError::Suspect);
+        }
+        let connection = Http2 {
+            sender: connect::http2(peer.address, self.timeouts.connect).await?,
+            places: Rc::default(),
+        };
+        let stream = connection.stream(false);
+        connections.push(connection);
+        Ok(stream)
     }
 
     fn take(&self, key: Key, age: Age) -> Option<Http1> {
@@ -203,18 +264,20 @@ impl Pool {
             !idle.connections.is_empty()
         });
         self.idle.set(left);
-        // Requests hold senders of their own: dropping this one ends the connection when they are done.
+        // Requests hold senders of their own: dropping these ends the connections when they are done.
         self.http2.borrow_mut().retain(|_, slot| {
-            let is_open =
-                |slot: &Option<SendRequest<_>>| slot.as_ref().is_some_and(|sender| !sender.is_closed());
-            !slot.peer.is_retired() && slot.sender.try_lock().map_or(true, |slot| is_open(&slot))
+            let is_open = |connections: &Vec<Http2>| connections.iter().any(|open| !open.sender.is_closed());
+            !slot.peer.is_retired()
+                && slot
+                    .connections
+                    .try_lock()
+                    .map_or(true, |connections| is_open(&connections))
         });
     }
 }
 
 impl Lease {
-    /// Lets another request have the connection, once this one is done with it.
-    pub(crate) fn give_back(self) {
+    fn give_back(self) {
         let Self {
             pool,
             peer,

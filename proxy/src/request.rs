@@ -168,7 +168,7 @@ fn deliver(
     let Answer {
         response,
         refusal,
-        lease,
+        carrier,
         upgrade,
     } = answer;
     let Passage {
@@ -188,7 +188,7 @@ fn deliver(
     drop(grant);
     let cold = admission.waited();
     let deadline = admission.deadline();
-    let flight = Flight::new(admission.into_in_flight(), load, lease, refusal, deadline);
+    let flight = Flight::new(admission.into_in_flight(), load, carrier, refusal, deadline);
 
     let (mut head, incoming) = response.into_parts();
     let protocol = head.headers.get(UPGRADE).cloned();

@@ -1,6 +1,6 @@
 //! What the data threads and the control side have in common.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -94,19 +94,20 @@ impl Shared {
         }
         let (table, conflicts) = Table::build(routes, options);
         self.table.store(Arc::new(table));
-        let states: Vec<Arc<RouteState>> = registry
-            .routes
-            .values()
-            .map(|route| Arc::clone(route.state()))
-            .collect();
-        registry.forget_unused_upstreams();
+        let routes: Vec<Arc<Route>> = registry.routes.values().cloned().collect();
+        let unused = registry.take_unused_upstreams();
         drop(registry);
+        for upstream in unused {
+            upstream.forget();
+        }
         for gone in before.values() {
             gone.target().remove_route(gone.state());
             gone.state().gate().close();
         }
-        for state in states {
-            state.pump();
+        for route in routes {
+            route.state().pump();
+            // Those that wait may have come for another target.
+            route.target().probe();
         }
         conflicts
     }
@@ -234,9 +235,78 @@ impl Registry {
         upstream
     }
 
-    /// Drops Service ports that neither a route nor a slice speaks of.
-    fn forget_unused_upstreams(&mut self) {
+    /// Takes out the Service ports that no route speaks of. Whoever wants one again is told of it again.
+    fn take_unused_upstreams(&mut self) -> Vec<Arc<Upstream>> {
+        let routes = self.routes.values();
+        let used: HashSet<*const Upstream> = routes
+            .flat_map(|route| [Some(route.target()), route.fallback()])
+            .flatten()
+            .map(Arc::as_ptr)
+            .collect();
+        let unused = |_: &ServicePort, upstream: &mut Arc<Upstream>| !used.contains(&Arc::as_ptr(upstream));
         self.upstreams
-            .retain(|_, upstream| Arc::strong_count(upstream) > 1 || upstream.is_known());
+            .extract_if(unused)
+            .map(|(_, upstream)| upstream)
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU16;
+
+    use dormouse_core::endpoints::{Conditions, EndpointSet};
+    use dormouse_core::routes::settings::{ColdStart, Port, ScalingMetric, Timeouts};
+
+    use super::*;
+    use crate::upstream::Protocol;
+
+    fn candidate(service: &str) -> Candidate<Arc<RouteSettings>> {
+        let key = RouteKey::new("shop", "web");
+        let settings = RouteSettings {
+            key: key.clone(),
+            target: ServicePort {
+                namespace: "shop".into(),
+                service: service.into(),
+                port: Port::Number(NonZeroU16::MIN),
+            },
+            timeouts: Timeouts::default(),
+            cold_start: ColdStart::default(),
+            static_routes: Vec::new(),
+            scaling: ScalingMetric {
+                concurrency: None,
+                request_rate: None,
+            },
+        };
+        Candidate {
+            key,
+            uid: String::new(),
+            created: 0,
+            rules: Vec::new(),
+            value: Arc::new(settings),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_service_port_is_forgotten_with_its_last_route() {
+        let config = Config::new(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let shared = Arc::new(Shared::new(config, Handle::current()));
+        let endpoint = Endpoint::new(SocketAddr::from(([10, 0, 0, 1], 80)), None, Conditions::default());
+        let peer = shared.peer(&endpoint);
+        for service in ["one", "other"] {
+            let route = candidate(service);
+            let upstream = shared.upstream(&route.value.target);
+            upstream.set(
+                Some(&EndpointSet::new([endpoint.clone()], false)),
+                Protocol::Http1,
+                &shared,
+            );
+            shared.set_routes(vec![route], BuildOptions::default());
+            assert_eq!(shared.lock().upstreams.len(), 1);
+            assert_eq!((peer.users().len(), peer.is_retired()), (1, false));
+        }
+        shared.set_routes(Vec::new(), BuildOptions::default());
+        assert_eq!(shared.lock().upstreams.len(), 0);
+        assert!(peer.is_retired(), "its connections are of no use");
     }
 }

@@ -6,7 +6,7 @@
 //! probes, failures ─┘            └──> probers, while requests wait or an endpoint is suspect
 //! ```
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use arc_swap::{ArcSwap, Guard};
@@ -56,8 +56,6 @@ impl TlsName {
 pub(crate) struct Upstream {
     name: Arc<TlsName>,
     view: ArcSwap<View>,
-    /// Requests of all its routes that wait for an endpoint.
-    waiting: AtomicU32,
     /// Locked when something about its endpoints changes, never on a warm request's way.
     state: Mutex<State>,
     /// Set with its first endpoints: what a prober needs.
@@ -127,7 +125,6 @@ impl Upstream {
         Self {
             name: Arc::new(TlsName::of(port)),
             view: ArcSwap::default(),
-            waiting: AtomicU32::new(0),
             state: Mutex::default(),
             shared: OnceLock::new(),
         }
@@ -224,13 +221,21 @@ impl Upstream {
         let starting = state
             .peers
             .iter()
-            .filter(|(peer, standing)| *standing == Standing::Starting && self.may_probe(peer, *standing));
+            .filter(|(peer, standing)| *standing == Standing::Starting && state.may_probe(peer, *standing));
         starting.filter_map(|(peer, _)| peer.pod.clone()).collect()
     }
 
-    /// Whether anything was said of it.
-    pub(crate) fn is_known(&self) -> bool {
-        self.lock().known != Known::Nothing
+    /// Nobody will say anything of it any more: requests that still look here find nothing.
+    pub(crate) fn forget(self: &Arc<Self>) {
+        let before = {
+            let mut state = self.lock();
+            state.known = Known::Nothing;
+            std::mem::take(&mut state.peers)
+        };
+        for (peer, _) in before {
+            peer.remove_user(self);
+        }
+        self.publish();
     }
 
     /// Adds a route whose requests go here.
@@ -248,29 +253,16 @@ impl Upstream {
             .retain(|other| other.as_ptr() != Arc::as_ptr(route));
     }
 
-    /// One more request waits for an endpoint. The first one sets the probers to work.
-    pub(crate) fn begin_waiting(self: &Arc<Self>) {
-        if self.waiting.fetch_add(1, Ordering::SeqCst) == 0 {
-            self.probe();
-        }
-    }
-
-    /// One request waits no longer.
-    pub(crate) fn end_waiting(&self) {
-        self.waiting.fetch_sub(1, Ordering::SeqCst);
-    }
-
     /// Whether any request waits for an endpoint.
     pub(crate) fn is_waited_for(&self) -> bool {
-        self.waiting.load(Ordering::SeqCst) > 0
+        self.lock().is_waited_for()
     }
 
     /// Whether a probe of this endpoint, begun when it had this standing, still makes a difference.
     pub(crate) fn wants_probe(&self, peer: &Peer, standing: Standing) -> bool {
-        self.lock()
-            .peers
-            .iter()
-            .any(|(other, now)| other.id == peer.id && *now == standing && self.may_probe(other, standing))
+        let state = self.lock();
+        let mut peers = state.peers.iter();
+        peers.any(|(other, now)| other.id == peer.id && *now == standing && state.may_probe(other, standing))
     }
 
     /// Probes what may be probed and is not.
@@ -278,13 +270,12 @@ impl Upstream {
         let Some(shared) = self.shared.get().and_then(Weak::upgrade) else {
             return;
         };
-        let candidates: Vec<(Arc<Peer>, Standing)> = self
-            .lock()
-            .peers
-            .iter()
-            .filter(|(peer, standing)| self.may_probe(peer, *standing))
-            .cloned()
-            .collect();
+        let candidates: Vec<(Arc<Peer>, Standing)> = {
+            let state = self.lock();
+            let peers = state.peers.iter();
+            let candidates = peers.filter(|(peer, standing)| state.may_probe(peer, *standing));
+            candidates.cloned().collect()
+        };
         if candidates
             .iter()
             .any(|(_, standing)| *standing == Standing::Starting)
@@ -294,6 +285,17 @@ impl Upstream {
         for (peer, standing) in candidates {
             probe::start(&shared, self, peer, standing);
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn is_waited_for(&self) -> bool {
+        let mut routes = self.routes.iter().filter_map(Weak::upgrade);
+        routes.any(|route| route.load().pending() > 0)
     }
 
     /// Whether a probe could find out more than is known: of a pod that is not called ready yet and that requests wait for, or
@@ -308,12 +310,6 @@ impl Upstream {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
     fn view(&self, name: &Arc<TlsName>) -> View {
         let usable = |wanted: fn(&Peer, Standing) -> bool| -> Vec<Arc<Peer>> {
             let chosen = self

@@ -10,13 +10,14 @@
 mod common;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::raw::{Raw, get};
 use common::{PATIENCE, Rig, app, pod, settings, until};
-use dormouse_proxy::ProbeSpec;
+use dormouse_proxy::{ProbeSpec, Protocol};
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -197,6 +198,30 @@ async fn an_address_that_swallows_connections_costs_one_connect_timeout() {
             "it is left alone by now"
         );
     }
+}
+
+#[tokio::test]
+async fn over_http2_too_it_costs_one_connect_timeout_however_many_wait_for_the_connection() {
+    let (hole, _socket, _filling) = black_hole().await;
+    let app = app::serve_h2c(|_| async { app::text("ok") }).await;
+    let rig = Rig::with(|config| {
+        config.timeouts.connect = Duration::from_millis(500);
+        config.threads = NonZeroUsize::MIN;
+    });
+    rig.routes([settings("web")]);
+    rig.endpoints_of("web", &[(hole, "rs")], Protocol::H2c);
+    let began = Instant::now();
+    let mut clients = JoinSet::new();
+    for _ in 0..20 {
+        let address = rig.address();
+        clients.spawn(async move { get(address, "/").await.status });
+    }
+    rig.until_load("web", 0, 20).await;
+    rig.endpoints_of("web", &[(hole, "rs"), (app.address, "rs")], Protocol::H2c);
+    while let Some(status) = clients.join_next().await {
+        assert_eq!(status.unwrap(), 200);
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }
 
 #[tokio::test]

@@ -304,6 +304,21 @@ async fn a_route_that_changes_its_target_takes_its_waiters_along() {
 }
 
 #[tokio::test]
+async fn the_new_target_of_a_route_is_probed_and_spoken_to_as_it_wants() {
+    let app = app::serve_h2c(|_| async { app::text("ok") }).await;
+    let rig = asleep();
+    let mut client = Raw::connect(rig.address()).await;
+    client.send(GET).await;
+    rig.until_load("web", 1, 0).await;
+    rig.endpoints_of("new", &[(app.address, "")], Protocol::H2c);
+    rig.proxy.set_probe(&pod(app.address), Some(ProbeSpec::default()));
+    let mut route = settings("web");
+    route.target = target("new");
+    rig.routes([route]);
+    assert_eq!(client.answer().await.status, 200);
+}
+
+#[tokio::test]
 async fn a_client_that_left_counts_no_longer() {
     let whole = "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 5\r\n\r\nhello";
     let cases = [

@@ -140,6 +140,29 @@ async fn http2_goes_on_as_http2_where_the_port_says_so() {
 }
 
 #[tokio::test]
+async fn more_requests_than_one_connection_carries_go_on_another() {
+    // More than an endpoint allows on one connection: hyper's 200.
+    const REQUESTS: usize = 250;
+    let (began, mut at_once) = tokio::sync::watch::channel(0);
+    let app = app::serve_h2c(move |_| {
+        began.send_modify(|count| *count += 1);
+        std::future::pending()
+    })
+    .await;
+    let rig = Rig::with(|config| config.threads = std::num::NonZeroUsize::MIN);
+    rig.routes([settings("web")]);
+    rig.endpoints_of("web", &[(app.address, "rs")], Protocol::H2c);
+    let mut clients = [h2(rig.address()).await, h2(rig.address()).await];
+    let mut asking = tokio::task::JoinSet::new();
+    for number in 0..REQUESTS {
+        asking.spawn(clients[number % 2].send_request(request(Method::GET, "/", "")));
+    }
+    let all = at_once.wait_for(|count| *count == REQUESTS);
+    assert!(tokio::time::timeout(common::PATIENCE, all).await.is_ok());
+    assert!((2..=3).contains(&app.connections()), "{}", app.connections());
+}
+
+#[tokio::test]
 async fn grpc_has_its_trailers_and_our_failures_as_status() {
     let app = app::serve_h2c(|request: Request<Incoming>| async move {
         // One message for each that comes, while they come.
