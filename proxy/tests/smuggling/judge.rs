@@ -156,18 +156,18 @@ async fn judge(name: &'static str, bytes: Vec<u8>, fate: Fate) -> Result<Row, St
     Ok(Row {
         case: name,
         did: format!("{status}, {end}"),
-        reached: reached(&whole, broken > 0),
+        reached: reached(&whole),
     })
 }
 
 /// What an endpoint got, in words.
-pub(crate) fn reached(whole: &[Seen], part: bool) -> String {
-    match (whole, part) {
-        ([], false) => "nothing".to_owned(),
-        ([], true) => "part of one request, broken off".to_owned(),
-        ([one], _) if one.body.is_empty() => "one request without a body".to_owned(),
-        ([one], _) => format!("one request, body {:?}", one.body),
-        (more, _) => format!("{} requests", more.len()),
+pub(crate) fn reached(whole: &[Seen]) -> String {
+    match whole {
+        // Whether its beginning got there depends on how soon what is wrong with the rest came.
+        [] => "no whole request".to_owned(),
+        [one] if one.body.is_empty() => "one request without a body".to_owned(),
+        [one] => format!("one request, body {:?}", one.body),
+        more => format!("{} requests", more.len()),
     }
 }
 
