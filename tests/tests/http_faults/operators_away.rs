@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use dormouse_tests::http_echo::sleeps;
-use dormouse_tests::{BlackHole, Load, Operators, Way};
+use dormouse_tests::{BlackHole, Load, Operators, Visitor, Way};
 use http::Method;
 use serde_json::json;
 use tokio::time::timeout;
@@ -56,7 +56,27 @@ async fn known_routes_go_on_without_the_api_server() -> Result<()> {
     sleeper.visitor.visit(Way::Get).await?;
     let operators = Operators::of(&sleeper.cluster, &sleeper.installation);
     let interceptors = Operators::interceptors_of(&sleeper.cluster, &sleeper.installation);
-    let addresses = [operators.addresses().await?, interceptors.addresses().await?].concat();
+    let doors = interceptors.addresses().await?;
+    // Each has heard of the pod: a wake that the API server's end interrupts is another matter.
+    for door in &doors {
+        let door = format!("{door}:8080")
+            .parse()
+            .with_context(|| format!("{door:?} is no address"))?;
+        let visitor = Visitor::at(door, sleeper.visitor.host());
+        visitor
+            .visit(Way::Get)
+            .await
+            .context("before the API server goes")?;
+    }
+    let ready = [
+        "wait",
+        "deployment/http-echo",
+        "--for=jsonpath={.status.readyReplicas}=1",
+        "--timeout=30s",
+    ];
+    sleeper.namespace.kubectl(&ready).await?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let addresses = [operators.addresses().await?, doors].concat();
     let hole = BlackHole::around(&addresses).await?;
     let load = Load::start(
         &sleeper.visitor,
