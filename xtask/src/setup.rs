@@ -14,7 +14,6 @@ use crate::progress::step;
 use crate::workspace::Workspace;
 
 /// Everything the cluster is made of, ready to be started.
-#[derive(Clone)]
 pub(crate) struct Parts {
     /// etcd (under its command's name, `server`) and the Kubernetes programs.
     pub(crate) control_plane: PathBuf,

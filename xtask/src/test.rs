@@ -1,7 +1,6 @@
 //! `cargo xtask test`: sets everything up and runs every test, those that need the real cluster inside its network.
 
 mod diagnostics;
-mod lanes;
 pub(crate) mod libtest;
 mod summary;
 
@@ -24,6 +23,8 @@ use crate::{environment, image};
 
 /// For one test program.
 const LIMIT: Duration = Duration::from_secs(5 * 60);
+/// For one on the cluster: there they wait for real cooldowns and leases.
+const CLUSTER_LIMIT: Duration = Duration::from_secs(20 * 60);
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -155,16 +156,20 @@ fn cluster_tests(
     if tests.is_empty() {
         return Ok(());
     }
-    // Tests of several files mostly wait, so that a second cluster halves the time.
-    let second = Cluster::named(&format!("{}2", stand.cluster.layout().name())).ok();
-    let second = second.as_ref().filter(|_| tests.len() > 1);
-    let beside = second.map(|cluster| stand.beside(cluster)).transpose()?;
-    let mut lanes = Vec::new();
-    for stand in [Some(stand), beside.as_ref()].into_iter().flatten() {
-        stand.start(workspace, cache, built)?;
-        lanes.push((stand, stand.environment(workspace)?));
-    }
-    for (test, outcome) in lanes::run(&lanes, tests, flags)? {
+    stand.start(workspace, cache, built)?;
+    let environment = stand.environment(workspace)?;
+    for test in tests {
+        say(format_args!("==> {} on the cluster", test.name));
+        let mut command = stand.cluster.inside(&test.program);
+        command
+            .args(flags)
+            .current_dir(&test.package)
+            .env("CARGO_MANIFEST_DIR", &test.package);
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        let outcome = libtest::run(&mut command, CLUSTER_LIMIT)?;
+        if !outcome.is_success() {
+            diagnostics::show(stand.cluster, &stand.parts);
+        }
         summary.add(&test.name, outcome);
     }
     Ok(())
@@ -211,18 +216,6 @@ impl<'a> Stand<'a> {
             parts: parts?,
             moto,
             was_up,
-            _reservation: reservation,
-        })
-    }
-
-    /// The same parts on another cluster.
-    fn beside<'b>(&self, cluster: &'b Cluster) -> Result<Stand<'b>> {
-        let reservation = cluster.reserve()?;
-        Ok(Stand {
-            cluster,
-            parts: self.parts.clone(),
-            moto: self.moto.clone(),
-            was_up: cluster.exists(),
             _reservation: reservation,
         })
     }

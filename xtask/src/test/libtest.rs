@@ -1,8 +1,7 @@
 //! Runs a test program, shows what it prints and reads its verdict from it.
 
-use std::io::{self, BufRead as _, BufReader, Read, Write};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -32,32 +31,6 @@ impl Outcome {
 /// Runs a command that prints as Rust's test programs do. Only an interruption of the whole run is an error.
 pub(crate) fn run(command: &mut Command, limit: Duration) -> Result<Outcome> {
     run_into(command, limit, std::io::stdout())
-}
-
-/// The same, with what it prints kept instead of shown.
-pub(crate) fn run_quietly(command: &mut Command, limit: Duration) -> Result<(Outcome, Vec<u8>)> {
-    let printed = Kept::default();
-    let outcome = run_into(command, limit, printed.clone())?;
-    let printed = std::mem::take(&mut *printed.0.lock().unwrap_or_else(PoisonError::into_inner));
-    Ok((outcome, printed))
-}
-
-/// Keeps what is written to it.
-#[derive(Clone, Default)]
-struct Kept(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Kept {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 fn run_into(command: &mut Command, limit: Duration, sink: impl Write + Send + 'static) -> Result<Outcome> {
@@ -137,18 +110,6 @@ mod tests {
         assert_eq!((outcome.passed, outcome.failed, outcome.ignored), (10, 0, 2));
         assert!(outcome.is_success() && outcome.counted);
         assert!(!shell("echo done").counted);
-    }
-
-    #[test]
-    fn what_is_printed_quietly_is_kept_whole() {
-        let mut command = Command::new("sh");
-        command.args([
-            "-c",
-            "echo one; echo 'test result: ok. 1 passed; 0 failed; 0 ignored'",
-        ]);
-        let (outcome, printed) = run_quietly(&mut command, Duration::from_secs(30)).unwrap();
-        assert_eq!(outcome.passed, 1);
-        assert!(printed.starts_with(b"one\ntest result: ok."));
     }
 
     #[test]
