@@ -24,20 +24,6 @@ use tokio::net::TcpStream;
 const GET: &str = "GET / HTTP/1.1\r\nHost: web\r\n\r\n";
 const SHORT: Duration = Duration::from_millis(300);
 
-/// An application that answers when it is told to.
-async fn patient() -> (app::App, tokio::sync::watch::Sender<bool>) {
-    let (go, may_go) = tokio::sync::watch::channel(false);
-    let app = app::serve(move |_| {
-        let mut may_go = may_go.clone();
-        async move {
-            may_go.wait_for(|go| *go).await.unwrap();
-            app::text("ok")
-        }
-    })
-    .await;
-    (app, go)
-}
-
 /// How long the proxy keeps a connection on which the client said this and nothing more.
 async fn kept(rig: &Rig, said: &str, answers: usize) -> Duration {
     let mut client = Raw::connect(rig.address()).await;
@@ -93,7 +79,7 @@ async fn a_head_that_comes_byte_by_byte_is_not_waited_for() {
 
 #[tokio::test]
 async fn a_request_may_take_longer_than_a_connection_may_idle() {
-    let (app, go) = patient().await;
+    let (app, go) = app::patient("ok").await;
     let rig = Rig::with(|config| {
         config.timeouts.keep_alive = SHORT;
         config.timeouts.header = SHORT;
@@ -161,7 +147,7 @@ async fn connections_are_bounded() {
 
 #[tokio::test]
 async fn a_drain_lets_requests_end() {
-    let (app, go) = patient().await;
+    let (app, go) = app::patient("ok").await;
     let rig = Rig::serving(app.address);
     let (mut busy, mut idle) = (
         Raw::connect(rig.address()).await,
@@ -251,7 +237,7 @@ async fn a_drain_answers_what_was_sent_before_it() {
 
 #[tokio::test]
 async fn a_drain_cuts_what_does_not_end_and_tells_who_waits() {
-    let (app, _go) = patient().await;
+    let (app, _go) = app::patient("ok").await;
     let rig = Rig::serving(app.address);
     rig.routes([settings("web"), settings("other")]);
     let (mut busy, mut held) = (

@@ -144,15 +144,7 @@ async fn a_cold_start_shows_how_long_it_held_and_how_soon_the_first_byte_came() 
 
 #[tokio::test]
 async fn what_a_fallback_serves_is_no_load_of_the_route() {
-    let (go, may_go) = tokio::sync::watch::channel(false);
-    let sorry = app::serve(move |_| {
-        let mut may_go = may_go.clone();
-        async move {
-            may_go.wait_for(|go| *go).await.unwrap();
-            app::text("sorry")
-        }
-    })
-    .await;
+    let (sorry, go) = app::patient("sorry").await;
     let rig = Rig::new();
     let mut route = settings("web");
     route.timeouts.readiness = Timeout::After(Duration::from_millis(50));

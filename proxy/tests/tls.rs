@@ -155,15 +155,7 @@ async fn who_does_not_shake_hands_is_let_go() {
 
 #[tokio::test]
 async fn a_drain_lets_requests_over_tls_end() {
-    let (go, may_go) = tokio::sync::watch::channel(false);
-    let app = app::serve(move |_| {
-        let mut may_go = may_go.clone();
-        async move {
-            may_go.wait_for(|go| *go).await.unwrap();
-            app::text("ok")
-        }
-    })
-    .await;
+    let (app, go) = app::patient("ok").await;
     let (rig, certificate) = secure();
     rig.ready("web", &[app.address]);
     let mut stream = connect(&rig, client(&certificate, &["http/1.1"])).await;

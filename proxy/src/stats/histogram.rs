@@ -48,7 +48,7 @@ impl Histogram {
         self.sum
     }
 
-    /// Each bound in seconds, the last of which is [`f64::MAX`] and stands for none, with how many were no longer than it and
+    /// Each bound in seconds, the last of which is [`f64::INFINITY`] and stands for none, with how many were no longer than it and
     /// longer than the one before.
     pub fn buckets(&self) -> impl Iterator<Item = (f64, u64)> {
         let bounds = self

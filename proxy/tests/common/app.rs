@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub type Body = BoxBody<Bytes, hyper::Error>;
@@ -85,6 +86,20 @@ where
         connections,
         serving,
     }
+}
+
+/// Answers `said` once it is told that it may.
+pub async fn patient(said: &'static str) -> (App, watch::Sender<bool>) {
+    let (go, may_go) = watch::channel(false);
+    let app = serve(move |_| {
+        let mut may_go = may_go.clone();
+        async move {
+            may_go.wait_for(|go| *go).await.unwrap();
+            text(said)
+        }
+    })
+    .await;
+    (app, go)
 }
 
 /// Serves HTTP/1.1.

@@ -4,15 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn a_hold_stops_new_requests_and_says_what_is_in_flight() {
-    let (go, may_go) = tokio::sync::watch::channel(false);
-    let app = app::serve(move |_| {
-        let mut may_go = may_go.clone();
-        async move {
-            may_go.wait_for(|go| *go).await.unwrap();
-            app::text("ok")
-        }
-    })
-    .await;
+    let (app, go) = app::patient("ok").await;
     let rig = Rig::serving(app.address);
     assert_eq!(rig.proxy.hold(&key("nobody"), common::PATIENCE), None);
     let mut before = Raw::connect(rig.address()).await;
