@@ -121,8 +121,7 @@ async fn forward_http1(
         Ok(lease) => lease,
         Err(error) => return Err(not_connected(outbound, &error)),
     };
-    // An endpoint that has never answered is not known to serve at all.
-    let (sent, request) = outbound.into_http1(repeatable && (lease.is_used || !peer.has_answered()));
+    let (sent, request) = outbound.into_http1(repeatable);
     lease.connection.expect_response();
     let sending = lease.connection.sender.try_send_request(request);
     match head(sending, &sent.replay, limits)
@@ -139,8 +138,9 @@ async fn forward_http1(
             })
         }
         Err(error) => {
-            let silent = !lease.connection.has_received();
-            Err(unanswered(error, sent, silent, !lease.is_used))
+            let may_repeat =
+                !lease.connection.has_received() && (lease.is_used || peer.may_end_any_connection());
+            Err(unanswered(error, sent, may_repeat, !lease.is_used))
         }
     }
 }
@@ -156,9 +156,8 @@ async fn forward_http2(
         Ok(stream) => stream,
         Err(error) => return Err(not_connected(outbound, &error)),
     };
-    // As over HTTP/1.1: once, if the connection may have been about to end, or where nothing ever answered.
-    let may_repeat =
-        outbound.is_idempotent() && ((stream.is_used && !outbound.needs_new()) || !peer.has_answered());
+    let is_idempotent = outbound.is_idempotent();
+    let may_have_ended = stream.is_used && !outbound.needs_new();
     let (sent, request) = outbound.into_http2();
     let sending = stream.sender.try_send_request(request);
     match head(sending, &sent.replay, limits)
@@ -176,7 +175,8 @@ async fn forward_http2(
             let reset = reset_reason(error.error());
             let may_repeat = match reset {
                 Some(reason) => reason == h2::Reason::REFUSED_STREAM,
-                None => may_repeat,
+                // As over HTTP/1.1: once, if the connection may have been about to end, or where that is no wonder.
+                None => is_idempotent && (may_have_ended || peer.may_end_any_connection()),
             };
             Err(unanswered(
                 error,

@@ -130,6 +130,44 @@ async fn a_request_that_must_not_be_sent_twice_is_not() {
     rig.until_load("web", 0, 0).await;
 }
 
+/// A pod that is the last resort, as long as it still takes connections. It served well, and resets what it is asked now.
+#[tokio::test]
+async fn a_pod_on_its_way_out_may_reset_even_a_new_connection() {
+    let rig = Rig::new();
+    rig.routes([settings("web")]);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let leaving = listener.local_addr().unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    let _served = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut seen = Vec::new();
+            while !seen.ends_with(b"\r\n\r\n") && matches!(stream.read_buf(&mut seen).await, Ok(1..)) {}
+            // A probe says nothing.
+            if !seen.is_empty() && counter.fetch_add(1, Ordering::SeqCst) == 0 {
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                stream.write_all(answer).await.unwrap();
+            } else {
+                SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+            }
+        }
+    });
+    rig.endpoints("web", &[(leaving, "rs")]);
+    let mut client = Raw::connect(rig.address()).await;
+    client.send(GET).await;
+    assert_eq!(client.answer().await.status, 200);
+    // As long as it is called ready, one that resets what it was asked has failed it.
+    client.send(GET).await;
+    assert_eq!(client.answer().await.status, 502);
+    let app = app::ok().await;
+    rig.endpoints("web", &[(leaving, "st")]);
+    client.send(GET).await;
+    until("it is asked again", || asked.load(Ordering::SeqCst) == 3).await;
+    rig.endpoints("web", &[(leaving, "st"), (app.address, "rs")]);
+    assert_eq!(client.answer().await.status, 200);
+    assert_eq!(app.connections(), 1);
+}
+
 #[tokio::test]
 async fn an_answer_that_began_is_never_begun_again() {
     for how in [Death::InTheAnswersHead, Death::InTheAnswersBody] {

@@ -23,6 +23,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::cluster::Cluster;
 use crate::install::Installation;
+use crate::wait::until;
 
 /// The header that says whether a request had to wait for a pod.
 const COLD: &str = "x-keda-http-cold-start";
@@ -85,10 +86,11 @@ pub struct Visitor {
 }
 
 impl Visitor {
-    /// A client that sends requests for `host` to the interceptors of `installation`, by their Service.
+    /// A client that sends requests for `host` to the interceptors of `installation`, by their Service; once that takes
+    /// connections: the node hears of its pods some time after they are ready.
     ///
     /// # Errors
-    /// When there is no such Service.
+    /// When there is no such Service, or it takes no connection for 15 s.
     pub async fn of(cluster: &Cluster, installation: &Installation, host: &str) -> Result<Self> {
         let arguments = [
             "--namespace",
@@ -99,9 +101,15 @@ impl Visitor {
             "--output=jsonpath={.spec.clusterIP}:{.spec.ports[0].port}",
         ];
         let address = cluster.kubectl(&arguments).await?;
-        let address = address
+        let address: SocketAddr = address
             .parse()
             .with_context(|| format!("{address:?} is no address"))?;
+        until(
+            "the interceptors' Service takes connections",
+            Duration::from_secs(15),
+            async || Ok(TcpStream::connect(address).await?),
+        )
+        .await?;
         Ok(Self::at(address, host))
     }
 
