@@ -123,6 +123,10 @@ pub enum MetricError {
     /// There is no reading yet.
     #[error("metric {0:?} has not been read yet")]
     NotYet(String),
+    /// Requests wait for a target that was woken for them just now: it is scaled by them, and not by an autoscaler that may
+    /// have seen the target before.
+    #[error("metric {0:?} is not served while the target is being woken")]
+    Settling(String),
     /// The fallback of a `Value` target has no ready pods to be divided by.
     #[error("metric {0:?} cannot be read, and its fallback has no ready pods to be divided by")]
     FallbackImpossible(String),

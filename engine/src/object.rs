@@ -9,7 +9,7 @@ use dormouse_core::{
     RecordRing, ScalePolicy, TargetKind, TriggerPolicy, TriggerReading, decide,
 };
 use dormouse_scalers::traffic::Traffic;
-use dormouse_scalers::{Hold, Told};
+use dormouse_scalers::{Hold, Pushed, Told};
 use jiff::Timestamp;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
@@ -29,6 +29,9 @@ use crate::spec::{ConnectedTrigger, ObjectSpec};
 const RECORDS: usize = 32;
 /// How often a tick acts on a target that changes under its hands.
 const ATTEMPTS: u32 = 3;
+/// After a wake, and each time it is raised while requests wait, no metric is served for so long. An HPA that read the replicas
+/// before would set what it makes of both: as of 1.36 it writes its number again where the target changed meanwhile.
+const SETTLING: Duration = Duration::from_millis(300);
 /// Any single call of a port.
 pub(crate) const PORT_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -58,6 +61,8 @@ pub(crate) struct Memory {
     replicas: AtomicU32,
     /// The target when last observed or set.
     pub(crate) last_look: LastLook,
+    /// When the target was last woken or raised for requests that wait.
+    raised: std::sync::Mutex<Option<Instant>>,
     /// When the loop's next polling tick is due; none while no loop runs.
     next_tick: std::sync::Mutex<Option<Instant>>,
 }
@@ -69,6 +74,7 @@ impl Memory {
             records: std::sync::Mutex::new(RecordRing::new(RECORDS)),
             replicas: AtomicU32::new(0),
             last_look: LastLook::default(),
+            raised: std::sync::Mutex::new(None),
             next_tick: std::sync::Mutex::new(None),
         }
     }
@@ -299,6 +305,13 @@ impl Object {
         if !self.leadership.is_leader() {
             return None;
         }
+        let raises = matches!(
+            record.decision.action,
+            Action::Activate { .. } | Action::RaiseToDemand { .. }
+        );
+        if raises {
+            *lock(&self.memory.raised) = Some(Instant::now());
+        }
         let urgency = urgency_of(record.decision.action);
         let result = within_deadline(self.target.set_replicas(to, seen, urgency)).await;
         let result = match result {
@@ -331,6 +344,9 @@ impl Object {
             .find(|(_, trigger)| named(trigger))
             .ok_or_else(|| MetricError::UnknownMetric(metric.to_owned()))?;
         let policy = &trigger.connected.policy;
+        if self.is_settling() {
+            return Err(MetricError::Settling(policy.metric_name.clone()));
+        }
         if let Some(pushed) = trigger.pushed() {
             return self.served_told(trigger, pushed.told()).await;
         }
@@ -369,6 +385,13 @@ impl Object {
             }),
             Err(failure) => self.unreadable(policy, failure, latest.failures).await,
         }
+    }
+
+    /// Whether requests wait for a target that was woken or raised for them just now.
+    fn is_settling(&self) -> bool {
+        let raised = *lock(&self.memory.raised);
+        let told = || self.triggers.iter().filter_map(LiveTrigger::pushed).map(Pushed::told);
+        raised.is_some_and(|raised| raised.elapsed() < SETTLING) && told().any(|told| told.waiting)
     }
 
     /// What a pushed trigger knows at this moment. Its failures are counted by the loop's reads.

@@ -114,6 +114,10 @@ fn read_error(error: MetricError) -> MetricReadError {
         },
         MetricError::TooOld { metric, age, limit } => MetricReadError::TooOld { metric, age, limit },
         MetricError::NotYet(metric) => MetricReadError::NotYetRead { metric },
+        MetricError::Settling(metric) => MetricReadError::Failing {
+            metric,
+            cause: "the target was woken just now for requests that wait; ask again in a second".to_owned(),
+        },
         MetricError::FallbackImpossible(metric) => MetricReadError::Failing {
             metric,
             cause: "error performing fallback: no ready pods to divide by".to_owned(),

@@ -243,6 +243,36 @@ async fn until_an_endpoint_answers_it_is_raised_and_never_lowered() {
     );
 }
 
+/// An HPA that read the replicas before the wake would set its own number over it, whatever its other metrics say.
+#[tokio::test(start_paused = true)]
+async fn no_autoscaler_has_a_say_while_it_is_found_out_what_a_wake_needs() {
+    let world = World::new(&[("other", Source::Says(0.0))], &["a"]);
+    world.bench.apply(pushed(&["other"], 5, 300)).await;
+    let served = async || {
+        let concurrency = world.bench.metric("s0-http_web_concurrency").await;
+        let other = world.bench.metric("s1-other").await;
+        (concurrency.ok(), other.ok())
+    };
+    world.scaled_by_somebody_else(0);
+    world.report("a", 0, 0);
+    seconds(7).await;
+    let rounds = [
+        (37, 0, 250, None),
+        (60, 0, 250, None),
+        (60, 0, 100, Some(60.0)),
+        (90, 0, 10, None),
+        // One serves them by now.
+        (88, 2, 10, Some(90.0)),
+    ];
+    for (pending, in_flight, later, expected) in rounds {
+        world.report("a", pending, in_flight);
+        sleep(Duration::from_millis(later)).await;
+        let other = expected.and(Some(0.0));
+        assert_eq!(served().await, (expected, other), "{pending} wait, {later} ms later");
+    }
+    assert_eq!(world.changes().len(), 3);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_wake_does_not_wait_for_a_source_or_a_target_that_hangs() {
     let world = World::new(&[("slow", Source::Hangs)], &["a"]);
