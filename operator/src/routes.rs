@@ -23,6 +23,7 @@ use dormouse_engine::DemandHub;
 use dormouse_kubernetes::{Change, Namespaces, ObjectKey, Watch, Watched};
 use dormouse_scalers::RouteScaling;
 use dormouse_translate::route;
+use k8s_openapi::api::core::v1 as full;
 use kube::Client;
 use tokio::sync::Notify;
 use tracing::info;
@@ -89,11 +90,11 @@ pub fn follow(
         })
         .start();
     let told = changed.clone();
-    let (services, follow_services) = Watch::<Service>::within(client, scope)
+    let (services, follow_services) = Watch::<full::Service, Service>::reduced(client, scope)
         .on_change(move |_, _| told.notify_one())
         .start();
     let told = changed.clone();
-    let (pages, follow_pages) = Watch::<Page>::within(client, scope)
+    let (pages, follow_pages) = Watch::<full::ConfigMap, Page>::reduced(client, scope)
         .labels(verdict::PAGES)
         .on_change(move |_, _| told.notify_one())
         .start();

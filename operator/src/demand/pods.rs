@@ -1,6 +1,5 @@
 //! Which interceptors exist: their pods.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
@@ -8,10 +7,9 @@ use std::sync::Arc;
 use dormouse_core::demand::PodStage;
 use dormouse_engine::DemandHub;
 use dormouse_kubernetes::{Namespaces, Watch};
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{ContainerState, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::{Client, Resource};
+use kube::Client;
 use serde::Deserialize;
 use tokio::sync::Notify;
 
@@ -71,35 +69,6 @@ impl InterceptorPod {
     }
 }
 
-impl Resource for InterceptorPod {
-    type DynamicType = ();
-    type Scope = NamespaceResourceScope;
-
-    fn kind((): &()) -> Cow<'_, str> {
-        Pod::kind(&())
-    }
-
-    fn group((): &()) -> Cow<'_, str> {
-        Pod::group(&())
-    }
-
-    fn version((): &()) -> Cow<'_, str> {
-        Pod::version(&())
-    }
-
-    fn plural((): &()) -> Cow<'_, str> {
-        Pod::plural(&())
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
-
 /// Tells `hub` which interceptors exist: the pods of `namespace` that `selector` matches. Nothing is told before they have
 /// all been listed once. Never returns.
 pub fn follow_pods(
@@ -111,7 +80,7 @@ pub fn follow_pods(
     let changed = Arc::new(Notify::new());
     let tell = changed.clone();
     let scope = Namespaces::These(vec![namespace.to_owned()]);
-    let watch = Watch::<InterceptorPod>::within(client, &scope).labels(selector);
+    let watch = Watch::<Pod, InterceptorPod>::reduced(client, &scope).labels(selector);
     let (pods, watch) = watch.on_change(move |_, _| tell.notify_one()).start();
     let list = async move {
         pods.synced().await;

@@ -1,22 +1,13 @@
 //! Services and ConfigMaps as far as the status of routes depends on them.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use dormouse_kubernetes::slim::lean;
-use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1 as full;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Resource;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 /// A Service.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct Service {
-    /// Its name.
-    #[serde(default, deserialize_with = "lean")]
-    pub metadata: ObjectMeta,
     /// Where it leads.
     #[serde(default)]
     pub spec: ServiceSpec,
@@ -51,9 +42,6 @@ pub struct ServicePort {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Page {
-    /// Its name.
-    #[serde(default, deserialize_with = "lean")]
-    pub metadata: ObjectMeta,
     /// The keys of its texts.
     #[serde(default)]
     pub data: Option<BTreeMap<String, IgnoredAny>>,
@@ -70,39 +58,3 @@ impl Page {
         values.any(|values| values.contains_key(key))
     }
 }
-
-macro_rules! resource {
-    ($slim:ty, $full:ty) => {
-        impl Resource for $slim {
-            type DynamicType = ();
-            type Scope = NamespaceResourceScope;
-
-            fn kind((): &()) -> Cow<'_, str> {
-                <$full>::kind(&())
-            }
-
-            fn group((): &()) -> Cow<'_, str> {
-                <$full>::group(&())
-            }
-
-            fn version((): &()) -> Cow<'_, str> {
-                <$full>::version(&())
-            }
-
-            fn plural((): &()) -> Cow<'_, str> {
-                <$full>::plural(&())
-            }
-
-            fn meta(&self) -> &ObjectMeta {
-                &self.metadata
-            }
-
-            fn meta_mut(&mut self) -> &mut ObjectMeta {
-                &mut self.metadata
-            }
-        }
-    };
-}
-
-resource!(Service, full::Service);
-resource!(Page, full::ConfigMap);
