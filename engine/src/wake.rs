@@ -134,7 +134,7 @@ impl Object {
             if !waiting {
                 return Heeded::Nothing;
             }
-            if self.memory.last_look.is_younger_than(LOOK_AGAIN) {
+            if self.memory.last_look.is_younger_than(LOOK_AGAIN) || !self.looks.take() {
                 return Heeded::Waiting;
             }
         }

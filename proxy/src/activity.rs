@@ -49,9 +49,14 @@ impl Activity {
         self.in_head.store(false, Ordering::Relaxed);
     }
 
+    /// Whether requests overlap.
+    pub(crate) fn is_multiplexed(&self) -> bool {
+        self.multiplexed.load(Ordering::Relaxed)
+    }
+
     /// Bytes came.
     pub(crate) fn received(&self) {
-        let heads = !self.multiplexed.load(Ordering::Relaxed);
+        let heads = !self.is_multiplexed();
         if heads && !self.is_busy() && !self.in_head.swap(true, Ordering::Relaxed) {
             self.changed();
         }

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::error::Error;
+use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -16,6 +17,7 @@ use crate::expect::{Expectation, Refusal};
 use crate::load::InFlight;
 use crate::peer::PeerLoad;
 use crate::pool::Carrier;
+use crate::request::ClientLeft;
 
 /// Any error of a body.
 pub(crate) type BodyError = Box<dyn Error + Send + Sync>;
@@ -132,6 +134,17 @@ pub(crate) struct ResponseBody {
     content: Content,
     /// Tells the client's connection when it is done with the request.
     exchange: Option<Exchange>,
+    /// Made when there is first something to wait for.
+    left: Option<Left>,
+}
+
+/// Resolves when the client leaves.
+struct Left(Pin<Box<dyn Future<Output = ()>>>);
+
+impl fmt::Debug for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Left")
+    }
 }
 
 #[derive(Debug)]
@@ -184,6 +197,7 @@ impl ResponseBody {
         Self {
             content: Content::Ours(Some(bytes).filter(|bytes| !bytes.is_empty())),
             exchange: None,
+            left: None,
         }
     }
 
@@ -192,6 +206,7 @@ impl ResponseBody {
         Self {
             content: Content::Ours(None),
             exchange: None,
+            left: None,
         }
     }
 
@@ -204,7 +219,21 @@ impl ResponseBody {
                 flight,
             })),
             exchange: None,
+            left: None,
         }
+    }
+
+    /// Resolves when its client leaves while nothing of it comes. Otherwise a write finds that out, or HTTP/2.
+    fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let client = self.exchange.as_ref().map(Exchange::client);
+        let Some(client) = client.filter(|client| !client.activity.is_multiplexed()) else {
+            return Poll::Pending;
+        };
+        let left = self.left.get_or_insert_with(|| {
+            let client = Rc::clone(client);
+            Left(Box::pin(async move { client.gone().await }))
+        });
+        left.0.as_mut().poll(cx)
     }
 
     /// With what tells the client's connection when this has ended.
@@ -224,7 +253,13 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = match &mut self.content {
             Content::Ours(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
-            Content::Endpoint(endpoint) => ready!(endpoint.poll_frame(cx)),
+            Content::Endpoint(endpoint) => match endpoint.poll_frame(cx) {
+                Poll::Ready(frame) => frame,
+                Poll::Pending => {
+                    ready!(self.poll_left(cx));
+                    Some(Err(ClientLeft.into()))
+                }
+            },
         };
         if let (Some(exchange), Some(Ok(frame))) = (&mut self.exchange, &frame) {
             exchange.sent(frame.data_ref().map_or(0, Bytes::len));

@@ -62,6 +62,11 @@ impl Exchange {
         }
     }
 
+    /// Who sent it.
+    pub(crate) fn client(&self) -> &Rc<Client> {
+        &self.client
+    }
+
     /// It belongs to this route.
     pub(crate) fn belongs_to(&mut self, route: &Route) {
         self.route = Some(route.state().number());

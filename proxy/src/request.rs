@@ -45,7 +45,8 @@ pub(crate) async fn serve(
     let (head, body) = request.into_parts();
     let mut exchange = Exchange::begin(Rc::clone(&client), &head);
     let speaks = Speaks::of(head.version, &head.headers);
-    let response = match answer(&client, head, body, &mut exchange).await {
+    let answer = answer_while_wanted(&client, head, body, &mut exchange).await;
+    let response = match answer {
         Ok(response) => {
             exchange.answered(response.status());
             response
@@ -58,6 +59,21 @@ pub(crate) async fn serve(
         }
     };
     Ok(response.map(|body| body.with(exchange)))
+}
+
+/// Ends when the client leaves. Over HTTP/2 the connection does that.
+async fn answer_while_wanted(
+    client: &Rc<Client>,
+    head: request::Parts,
+    body: Incoming,
+    exchange: &mut Exchange,
+) -> Result<Response<ResponseBody>, Failure> {
+    let is_alone = !client.activity.is_multiplexed();
+    tokio::select! {
+        biased;
+        answer = answer(client, head, body, exchange) => answer,
+        () = client.gone(), if is_alone => Err(Failure::ClientGone),
+    }
 }
 
 async fn answer(

@@ -46,6 +46,8 @@ pub(crate) struct Shared {
 #[derive(Debug, Default)]
 struct Registry {
     routes: BTreeMap<RouteKey, Arc<Route>>,
+    /// Routes that went while requests of theirs were under way: those count again if the route comes back.
+    departed: HashMap<RouteKey, Weak<RouteState>>,
     upstreams: HashMap<ServicePort, Arc<Upstream>>,
     peers: HashMap<(SocketAddr, Option<PodKey>), Weak<Peer>>,
     /// At how many entries those of peers that are gone are cleared away.
@@ -96,6 +98,10 @@ impl Shared {
         self.table.store(Arc::new(table));
         let routes: Vec<Arc<Route>> = registry.routes.values().cloned().collect();
         let unused = registry.take_unused_upstreams();
+        registry.departed.retain(|_, state| state.strong_count() > 0);
+        for (key, gone) in &before {
+            registry.departed.insert(key.clone(), Arc::downgrade(gone.state()));
+        }
         drop(registry);
         for upstream in unused {
             upstream.forget();
@@ -204,10 +210,11 @@ impl Registry {
         if let Some(old) = old.filter(|old| old.settings() == settings.as_ref()) {
             return Arc::clone(old);
         }
-        let state = old.map_or_else(
-            || Arc::new(RouteState::new(settings.key.clone())),
-            |old| Arc::clone(old.state()),
-        );
+        let departed = self.departed.remove(&settings.key).and_then(|state| state.upgrade());
+        let state = old
+            .map(|old| Arc::clone(old.state()))
+            .or(departed)
+            .unwrap_or_else(|| Arc::new(RouteState::new(settings.key.clone())));
         let target = self.upstream(&settings.target);
         let fallback = settings
             .cold_start

@@ -39,6 +39,9 @@ impl Worker {
     pub(crate) fn new(shared: Arc<Shared>, number: usize) -> Self {
         let mut http1 = http1::Builder::new();
         http1.max_buf_size(MAX_HEAD).header_read_timeout(None);
+        // Else hyper reads while a request is answered, into one buffer more for each, to see whether its client leaves. The
+        // request and the response ask the socket for that: `Client::gone`.
+        http1.half_close(true);
         let mut http2 = http2::Builder::new(LocalExecutor);
         http2
             .max_header_list_size(MAX_HEAD as u32)

@@ -281,6 +281,38 @@ async fn an_answer_that_breaks_off_breaks_off() {
     rig.until_load("web", 0, 0).await;
 }
 
+/// Neither while the application thinks, nor between two events of an answer that never ends.
+#[tokio::test]
+async fn a_client_that_left_is_noticed_although_nothing_is_written() {
+    let events = || {
+        let first = futures::stream::once(async { Ok(Frame::data(Bytes::from_static(b"data: 1\n\n"))) });
+        BodyExt::boxed(StreamBody::new(first.chain(futures::stream::pending())))
+    };
+    for (what, reset) in [("thinks", false), ("thinks", true), ("event", false), ("event", true)] {
+        let app = app::serve(move |_| async move {
+            if what == "thinks" {
+                std::future::pending::<()>().await;
+            }
+            Response::new(events())
+        })
+        .await;
+        let rig = Rig::serving(app.address);
+        let mut client = Raw::connect(rig.address()).await;
+        client.send("GET / HTTP/1.1\r\nHost: web\r\n\r\n").await;
+        if what == "event" {
+            assert_eq!(client.answer_head().await.unwrap().status, 200);
+        }
+        rig.until_load("web", 0, 1).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        if reset {
+            let socket = socket2::SockRef::from(&client.stream);
+            socket.set_linger(Some(Duration::ZERO)).unwrap();
+        }
+        drop(client);
+        rig.until_load("web", 0, 0).await;
+    }
+}
+
 #[tokio::test]
 async fn an_endpoint_that_does_not_answer_in_time_is_504() {
     let app = app::serve(|_| async { std::future::pending().await }).await;

@@ -292,6 +292,24 @@ async fn a_route_that_goes_lets_go() {
 }
 
 #[tokio::test]
+async fn a_route_that_comes_back_still_has_what_is_under_way() {
+    let (app, go) = app::patient("late").await;
+    let rig = Rig::serving(app.address);
+    let mut client = Raw::connect(rig.address()).await;
+    client.send(GET).await;
+    rig.until_load("web", 0, 1).await;
+    rig.routes([]);
+    rig.routes([settings("web")]);
+    rig.ready("web", &[app.address]);
+    assert_eq!(rig.load("web"), (0, 1, 1));
+    go.send_replace(true);
+    assert_eq!(client.answer().await.text(), "late");
+    rig.until_load("web", 0, 0).await;
+    client.send(GET).await;
+    assert_eq!(client.answer().await.text(), "late", "and its gate is open");
+}
+
+#[tokio::test]
 async fn a_route_that_changes_its_target_takes_its_waiters_along() {
     let app = app::ok().await;
     let rig = asleep();

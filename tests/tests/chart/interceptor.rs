@@ -227,6 +227,40 @@ interceptor.tls.enabled = true
     Ok(())
 }
 
+#[tokio::test]
+async fn disruptions_leave_one_and_the_token_is_good_for_reports_only() -> Result<()> {
+    let cluster = Cluster::connect().await?;
+    for (chosen, budget) in [
+        ("", json!({"maxUnavailable": 1})),
+        ("interceptor.pdb.minAvailable = 2", json!({"minAvailable": 2})),
+        (
+            "interceptor.pdb.maxUnavailable = \"25%\"",
+            json!({"maxUnavailable": "25%"}),
+        ),
+    ] {
+        let objects = render_with(&cluster, &nested(chosen)?).await?;
+        let mut spec = find(&objects, "PodDisruptionBudget", NAME)?["spec"].clone();
+        let selector = spec["selector"]["matchLabels"].take();
+        spec.as_object_mut().and_then(|spec| spec.remove("selector"));
+        ensure!(spec == budget, "{chosen:?}: {spec}");
+        let pods = &find(&objects, "Deployment", NAME)?["spec"]["template"]["metadata"]["labels"];
+        let chosen = selector.as_object().context("it has a selector")?;
+        ensure!(
+            !chosen.is_empty() && chosen.iter().all(|(name, value)| pods[name] == *value),
+            "{chosen:?} does not select {pods}"
+        );
+    }
+    let objects = render_with(&cluster, &nested("interceptor.pdb.enabled = false")?).await?;
+    ensure!(find(&objects, "PodDisruptionBudget", NAME).is_err());
+    let pod = &find(&objects, "Deployment", NAME)?["spec"]["template"]["spec"];
+    let token = list(pod, "volumes")
+        .iter()
+        .find_map(|volume| volume.pointer("/projected/sources/0/serviceAccountToken"));
+    let audience = token.map(|token| &token["audience"]);
+    ensure!(audience == Some(&json!("dormouse-operator")), "{token:?}");
+    Ok(())
+}
+
 fn container(objects: &[Value]) -> Result<&Value> {
     let deployment = find(objects, "Deployment", NAME)?;
     let container = deployment.pointer("/spec/template/spec/containers/0");

@@ -1,5 +1,6 @@
 //! From a request for what sleeps to the change of its scale: many targets that have no pods, one request for each.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -19,6 +20,8 @@ use crate::steps::say;
 const EDGES: usize = 500;
 /// Between two of them: each is to find an operator that has nothing else to do.
 const APART: Duration = Duration::from_millis(50);
+/// Clients that wait at the same time: each leaves a second after it came.
+const WAITING: usize = 20;
 const READY: Duration = Duration::from_secs(180);
 const AWAKE: Duration = Duration::from_secs(30);
 
@@ -55,7 +58,7 @@ async fn edges(
     let address = Visitor::of(cluster, installation, "").await?.address();
     let mut ticks = interval(APART);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut waiting, mut sent) = (Vec::new(), Vec::new());
+    let (mut waiting, mut sent) = (VecDeque::new(), Vec::new());
     for item in &items {
         ticks.tick().await;
         let mut client = TcpStream::connect(address).await.context("the interceptor")?;
@@ -63,7 +66,10 @@ async fn edges(
         sent.push((item, Instant::now()));
         client.write_all(request.as_bytes()).await?;
         // It waits for as long as its client does.
-        waiting.push(client);
+        waiting.push_back(client);
+        if waiting.len() > WAITING {
+            waiting.pop_front();
+        }
     }
     let reached = awake.reach("every target has replicas", EDGES, AWAKE).await;
     let since = awake.since();
