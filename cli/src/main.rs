@@ -6,6 +6,10 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use dormouse_interceptor::InterceptorArgs;
 use dormouse_operator::{OperatorArgs, ReleaseArgs};
+use tikv_jemallocator::Jemalloc;
+
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// An event-driven autoscaler for Kubernetes: any workload from 0 to N and back.
 #[derive(Parser)]

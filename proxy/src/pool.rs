@@ -157,13 +157,17 @@ impl Pool {
         let key = (peer.id, tls.map_or(0, |tls| tls.number));
         let (connection, is_used) = match (self.take(key, age), tls) {
             (Some(connection), _) => (connection, true),
-            (None, None) => (connect::http1(peer.address, self.timeouts.connect).await?, false),
+            // In boxes of their own: every request that waits has room for what it may do later.
+            (None, None) => {
+                let connecting = Box::pin(connect::http1(peer.address, self.timeouts.connect));
+                (connecting.await?, false)
+            }
             (None, Some(tls)) => {
                 let (Some(config), Some(name)) = (&self.endpoint_tls, &tls.name) else {
                     return Err(ConnectError::NoTls);
                 };
                 let connecting = connect::https(peer.address, config, name, self.timeouts.connect);
-                (connecting.await?, false)
+                (Box::pin(connecting).await?, false)
             }
         };
         let kept = KEPT_AT_LEAST
@@ -205,7 +209,7 @@ impl Pool {
             return Err(ConnectError::Suspect);
         }
         let connection = Http2 {
-            sender: connect::http2(peer.address, self.timeouts.connect).await?,
+            sender: Box::pin(connect::http2(peer.address, self.timeouts.connect)).await?,
             places: Rc::default(),
         };
         let stream = connection.stream(false);

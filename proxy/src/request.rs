@@ -1,5 +1,6 @@
 //! The way of a request: route -> admit -> endpoint -> forward -> in flight until the response has ended.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -45,7 +46,16 @@ pub(crate) async fn serve(
     let (head, body) = request.into_parts();
     let mut exchange = Exchange::begin(Rc::clone(&client), &head);
     let speaks = Speaks::of(head.version, &head.headers);
-    let answer = answer_while_wanted(&client, head, body, &mut exchange).await;
+    let answer = {
+        let mut answer = pin!(answer(&client, head, body, &mut exchange));
+        // Over HTTP/2 a client that leaves ends its streams.
+        let is_alone = !client.activity.is_multiplexed();
+        tokio::select! {
+            biased;
+            answer = &mut answer => answer,
+            () = client.gone(), if is_alone => Err(Failure::ClientGone),
+        }
+    };
     let response = match answer {
         Ok(response) => {
             exchange.answered(response.status());
@@ -59,21 +69,6 @@ pub(crate) async fn serve(
         }
     };
     Ok(response.map(|body| body.with(exchange)))
-}
-
-/// Ends when the client leaves. Over HTTP/2 the connection does that.
-async fn answer_while_wanted(
-    client: &Rc<Client>,
-    head: request::Parts,
-    body: Incoming,
-    exchange: &mut Exchange,
-) -> Result<Response<ResponseBody>, Failure> {
-    let is_alone = !client.activity.is_multiplexed();
-    tokio::select! {
-        biased;
-        answer = answer(client, head, body, exchange) => answer,
-        () = client.gone(), if is_alone => Err(Failure::ClientGone),
-    }
 }
 
 async fn answer(
@@ -113,7 +108,8 @@ async fn answer(
             }
         };
         exchange.send(passage.load.peer().address, outbound.headers_mut());
-        match forward(&client.worker, &passage, outbound, &limits).await {
+        // In a box of its own: while a request waits, it needs no room for what comes then.
+        match Box::pin(forward(&client.worker, &passage, outbound, &limits)).await {
             Ok(answer) => {
                 exchange.answered_by(passage.load.peer().address);
                 return deliver(client, answer, passage, admission);
