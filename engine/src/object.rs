@@ -390,7 +390,12 @@ impl Object {
     /// Whether requests wait for a target that was woken or raised for them just now.
     fn is_settling(&self) -> bool {
         let raised = *lock(&self.memory.raised);
-        let told = || self.triggers.iter().filter_map(LiveTrigger::pushed).map(Pushed::told);
+        let told = || {
+            self.triggers
+                .iter()
+                .filter_map(LiveTrigger::pushed)
+                .map(Pushed::told)
+        };
         raised.is_some_and(|raised| raised.elapsed() < SETTLING) && told().any(|told| told.waiting)
     }
 

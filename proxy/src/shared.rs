@@ -100,7 +100,9 @@ impl Shared {
         let unused = registry.take_unused_upstreams();
         registry.departed.retain(|_, state| state.strong_count() > 0);
         for (key, gone) in &before {
-            registry.departed.insert(key.clone(), Arc::downgrade(gone.state()));
+            registry
+                .departed
+                .insert(key.clone(), Arc::downgrade(gone.state()));
         }
         drop(registry);
         for upstream in unused {
@@ -210,7 +212,10 @@ impl Registry {
         if let Some(old) = old.filter(|old| old.settings() == settings.as_ref()) {
             return Arc::clone(old);
         }
-        let departed = self.departed.remove(&settings.key).and_then(|state| state.upgrade());
+        let departed = self
+            .departed
+            .remove(&settings.key)
+            .and_then(|state| state.upgrade());
         let state = old
             .map(|old| Arc::clone(old.state()))
             .or(departed)

@@ -288,7 +288,12 @@ async fn a_client_that_left_is_noticed_although_nothing_is_written() {
         let first = futures::stream::once(async { Ok(Frame::data(Bytes::from_static(b"data: 1\n\n"))) });
         BodyExt::boxed(StreamBody::new(first.chain(futures::stream::pending())))
     };
-    for (what, reset) in [("thinks", false), ("thinks", true), ("event", false), ("event", true)] {
+    for (what, reset) in [
+        ("thinks", false),
+        ("thinks", true),
+        ("event", false),
+        ("event", true),
+    ] {
         let app = app::serve(move |_| async move {
             if what == "thinks" {
                 std::future::pending::<()>().await;

@@ -268,7 +268,11 @@ async fn no_autoscaler_has_a_say_while_it_is_found_out_what_a_wake_needs() {
         world.report("a", pending, in_flight);
         sleep(Duration::from_millis(later)).await;
         let other = expected.and(Some(0.0));
-        assert_eq!(served().await, (expected, other), "{pending} wait, {later} ms later");
+        assert_eq!(
+            served().await,
+            (expected, other),
+            "{pending} wait, {later} ms later"
+        );
     }
     assert_eq!(world.changes().len(), 3);
 }
