@@ -22,6 +22,8 @@ const PER_SECOND: u32 = 100;
 #[derive(Debug)]
 pub(crate) struct Looks {
     left: Mutex<(f64, Instant)>,
+    /// For those whose requests wait: no tick of others takes them away.
+    left_for_waiting: Mutex<(f64, Instant)>,
     kept: AtomicU32,
 }
 
@@ -29,6 +31,7 @@ impl Looks {
     pub(crate) fn new() -> Self {
         Self {
             left: Mutex::new((f64::from(PER_SECOND), Instant::now())),
+            left_for_waiting: Mutex::new((f64::from(PER_SECOND), Instant::now())),
             kept: AtomicU32::new(0),
         }
     }
@@ -43,7 +46,16 @@ impl Looks {
 
     /// Whether one more may be made now; if so, it counts.
     pub(crate) fn take(&self) -> bool {
-        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        Self::take_of(&self.left)
+    }
+
+    /// The same for an object whose requests wait although nothing seems to be missing.
+    pub(crate) fn take_for_waiting(&self) -> bool {
+        Self::take_of(&self.left_for_waiting)
+    }
+
+    fn take_of(left: &Mutex<(f64, Instant)>) -> bool {
+        let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let (most, gained) = (f64::from(PER_SECOND), (now - left.1).as_secs_f64());
         let available = (left.0 + gained * most).min(most);

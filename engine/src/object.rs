@@ -61,8 +61,8 @@ pub(crate) struct Memory {
     replicas: AtomicU32,
     /// The target when last observed or set.
     pub(crate) last_look: LastLook,
-    /// When the target was last woken or raised for requests that wait.
-    raised: std::sync::Mutex<Option<Instant>>,
+    /// Until when the target counts as one that is being woken, or raised for requests that wait.
+    settling_until: std::sync::Mutex<Option<Instant>>,
     /// When the loop's next polling tick is due; none while no loop runs.
     next_tick: std::sync::Mutex<Option<Instant>>,
 }
@@ -74,7 +74,7 @@ impl Memory {
             records: std::sync::Mutex::new(RecordRing::new(RECORDS)),
             replicas: AtomicU32::new(0),
             last_look: LastLook::default(),
-            raised: std::sync::Mutex::new(None),
+            settling_until: std::sync::Mutex::new(None),
             next_tick: std::sync::Mutex::new(None),
         }
     }
@@ -309,11 +309,23 @@ impl Object {
             record.decision.action,
             Action::Activate { .. } | Action::RaiseToDemand { .. }
         );
+        let settles_in = |wait| *lock(&self.memory.settling_until) = Some(Instant::now() + wait);
         if raises {
-            *lock(&self.memory.raised) = Some(Instant::now());
+            settles_in(PORT_DEADLINE + SETTLING);
         }
         let urgency = urgency_of(record.decision.action);
         let result = within_deadline(self.target.set_replicas(to, seen, urgency)).await;
+        if raises {
+            let may_have_happened = result
+                .as_ref()
+                .err()
+                .is_none_or(|error| UNANSWERED.contains(&error.category));
+            settles_in(if may_have_happened {
+                SETTLING
+            } else {
+                Duration::ZERO
+            });
+        }
         let result = match result {
             Ok(left) => {
                 self.note_seen(&left);
@@ -389,14 +401,14 @@ impl Object {
 
     /// Whether requests wait for a target that was woken or raised for them just now.
     fn is_settling(&self) -> bool {
-        let raised = *lock(&self.memory.raised);
+        let until = *lock(&self.memory.settling_until);
         let told = || {
             self.triggers
                 .iter()
                 .filter_map(LiveTrigger::pushed)
                 .map(Pushed::told)
         };
-        raised.is_some_and(|raised| raised.elapsed() < SETTLING) && told().any(|told| told.waiting)
+        until.is_some_and(|until| Instant::now() < until) && told().any(|told| told.waiting)
     }
 
     /// What a pushed trigger knows at this moment. Its failures are counted by the loop's reads.

@@ -134,7 +134,7 @@ impl Object {
             if !waiting {
                 return Heeded::Nothing;
             }
-            if self.memory.last_look.is_younger_than(LOOK_AGAIN) || !self.looks.take() {
+            if self.memory.last_look.is_younger_than(LOOK_AGAIN) || !self.looks.take_for_waiting() {
                 return Heeded::Waiting;
             }
         }

@@ -223,7 +223,8 @@ impl ResponseBody {
         }
     }
 
-    /// Resolves when its client leaves while nothing of it comes. Otherwise a write finds that out, or HTTP/2.
+    /// Resolves when its client leaves while nothing of it comes. Otherwise a write finds that out, which may stall for as long
+    /// as [`Timeouts::stalled`](crate::config::Timeouts::stalled), or HTTP/2.
     fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let client = self.exchange.as_ref().map(Exchange::client);
         let Some(client) = client.filter(|client| !client.activity.is_multiplexed()) else {

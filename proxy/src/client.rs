@@ -55,9 +55,8 @@ impl Client {
 
     /// Resolves when the client left.
     ///
-    /// hyper notices that only where it reads, which it does not while a body is unread or more requests are in its
-    /// buffer. This asks the socket for a closed read side and nothing else: to ask for readable data would take that
-    /// event from hyper, whose registration this is.
+    /// hyper does not notice that while a request is answered. This asks the socket for a closed read side and nothing else: to
+    /// ask for readable data would take that event from hyper, whose registration this is.
     pub(crate) async fn gone(&self) {
         match self.socket.ready(Interest::PRIORITY).await {
             Ok(ready) if !ready.is_read_closed() => pending().await,

@@ -85,7 +85,12 @@ where
     let io = TokioIo::new(stream);
     match version {
         Version::Http1 => {
-            let connection = pin!(worker.http1.serve_connection(io, service).with_upgrades());
+            let builder = if client.secure {
+                &worker.https1
+            } else {
+                &worker.http1
+            };
+            let connection = pin!(builder.serve_connection(io, service).with_upgrades());
             drive(
                 connection,
                 |connection| connection.graceful_shutdown(),

@@ -1,6 +1,7 @@
 //! One attempt to have an endpoint answer a request.
 
 use std::error::Error;
+use std::future::pending;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -8,18 +9,22 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::upgrade::OnUpgrade;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::admit::Passage;
 use crate::body::{Replay, RequestBody};
+use crate::client::Client;
 use crate::connect::ConnectError;
 use crate::expect::Refusal;
 use crate::failure::Failure;
 use crate::outbound::{Outbound, Sent};
+use crate::peer::Peer;
 use crate::pool::{Age, Carrier};
 use crate::route::Route;
 use crate::upstream::Protocol;
-use crate::worker::Worker;
+
+/// How often it is looked whether the request of a client that left has been passed on.
+const PASSING_ON: Duration = Duration::from_secs(1);
 
 /// How long an attempt may take.
 #[derive(Clone, Copy, Debug)]
@@ -86,7 +91,7 @@ pub(crate) struct Again {
 /// # Errors
 /// There is none: see [`Unanswered`].
 pub(crate) async fn forward(
-    worker: &Worker,
+    client: &Client,
     passage: &Passage,
     outbound: Outbound,
     limits: &Limits,
@@ -94,15 +99,15 @@ pub(crate) async fn forward(
     match passage.protocol {
         // Nobody serves gRPC over HTTP/1.1, whatever the Service's port says or leaves out.
         Protocol::Http1 | Protocol::Https if !outbound.is_grpc() => {
-            forward_http1(worker, passage, outbound, limits).await
+            forward_http1(client, passage, outbound, limits).await
         }
-        Protocol::Https => forward_http1(worker, passage, outbound, limits).await,
-        Protocol::Http1 | Protocol::H2c => forward_http2(worker, passage, outbound, limits).await,
+        Protocol::Https => forward_http1(client, passage, outbound, limits).await,
+        Protocol::Http1 | Protocol::H2c => forward_http2(client, passage, outbound, limits).await,
     }
 }
 
 async fn forward_http1(
-    worker: &Worker,
+    client: &Client,
     passage: &Passage,
     outbound: Outbound,
     limits: &Limits,
@@ -115,7 +120,8 @@ async fn forward_http1(
         (false, true) => Age::Any,
         (false, false) => Age::Fresh,
     };
-    let mut lease = match worker
+    let mut lease = match client
+        .worker
         .pool
         .http1(peer, passage.tls.as_deref(), limits.target, age)
         .await
@@ -123,10 +129,11 @@ async fn forward_http1(
         Ok(lease) => lease,
         Err(error) => return Err(not_connected(outbound, &error)),
     };
+    let unproved = !peer.has_answered();
     let (sent, request) = outbound.into_http1(repeatable);
     lease.connection.expect_response();
     let sending = lease.connection.sender.try_send_request(request);
-    match head(sending, &sent.replay, limits)
+    match head(sending, &sent.replay, limits, client)
         .await
         .map_err(Unanswered::Failed)?
     {
@@ -141,28 +148,29 @@ async fn forward_http1(
         }
         Err(error) => {
             let may_repeat =
-                !lease.connection.has_received() && (lease.is_used || peer.may_end_any_connection());
-            Err(unanswered(error, sent, may_repeat, !lease.is_used))
+                !lease.connection.has_received() && (lease.is_used || unproved || peer.is_retired());
+            Err(unanswered(error, sent, may_repeat, !lease.is_used, peer))
         }
     }
 }
 
 async fn forward_http2(
-    worker: &Worker,
+    client: &Client,
     passage: &Passage,
     outbound: Outbound,
     limits: &Limits,
 ) -> Result<Answer, Unanswered> {
     let peer = passage.load.peer();
-    let mut stream = match worker.pool.http2(peer).await {
+    let mut stream = match client.worker.pool.http2(peer).await {
         Ok(stream) => stream,
         Err(error) => return Err(not_connected(outbound, &error)),
     };
+    // As over HTTP/1.1: once, if the connection may have been about to end, or where nothing had answered yet.
     let is_idempotent = outbound.is_idempotent();
-    let may_have_ended = stream.is_used && !outbound.needs_new();
+    let may_have_ended = (stream.is_used && !outbound.needs_new()) || !peer.has_answered();
     let (sent, request) = outbound.into_http2();
     let sending = stream.sender.try_send_request(request);
-    match head(sending, &sent.replay, limits)
+    match head(sending, &sent.replay, limits, client)
         .await
         .map_err(Unanswered::Failed)?
     {
@@ -177,14 +185,14 @@ async fn forward_http2(
             let reset = reset_reason(error.error());
             let may_repeat = match reset {
                 Some(reason) => reason == h2::Reason::REFUSED_STREAM,
-                // As over HTTP/1.1: once, if the connection may have been about to end, or where that is no wonder.
-                None => is_idempotent && (may_have_ended || peer.may_end_any_connection()),
+                None => is_idempotent && (may_have_ended || peer.is_retired()),
             };
             Err(unanswered(
                 error,
                 sent,
                 may_repeat,
                 !stream.is_used && reset.is_none(),
+                peer,
             ))
         }
     }
@@ -206,18 +214,19 @@ fn not_connected(outbound: Outbound, error: &ConnectError) -> Unanswered {
 }
 
 /// Whether a request that got no answer can be sent again: if nothing of it was sent, or if it `may_repeat` and was kept
-/// for that. `new` is whether the connection was made for it, so that the endpoint is at fault.
+/// for that. `new` is whether the connection was made for it, so that the endpoint is at fault, unless it is on its way out.
 fn unanswered(
     mut error: TrySendError<Request<RequestBody>>,
     sent: Sent,
     may_repeat: bool,
     new: bool,
+    peer: &Peer,
 ) -> Unanswered {
     let how = describe(error.error());
     let again = |outbound, seen| Again {
         outbound: Box::new(outbound),
         how: how.clone(),
-        blame: new,
+        blame: new && !peer.is_retired(),
         seen,
         pause: new,
     };
@@ -234,20 +243,28 @@ fn unanswered(
     }
 }
 
-/// Waits for the head of a response. Its time counts from the end of the request, or from the last that came of it.
-async fn head<F: Future>(response: F, replay: &Replay, limits: &Limits) -> Result<F::Output, Failure> {
+/// Waits for the head of a response, for as long as the client does. Its time counts from the end of the request, or from the
+/// last that came of it.
+async fn head<F: Future>(
+    response: F,
+    replay: &Replay,
+    limits: &Limits,
+    client: &Client,
+) -> Result<F::Output, Failure> {
     let mut response = pin!(response);
+    let mut left = pin!(left(client, replay));
     let began = Instant::now();
     loop {
         let since = replay.progress().unwrap_or(began);
         let header = limits.response_header.map(|allowed| since + allowed);
-        let Some(until) = header.into_iter().chain(limits.deadline).min() else {
-            return Ok(response.await);
-        };
-        if let Ok(response) = timeout_at(until, response.as_mut()).await {
-            return Ok(response);
+        let until = header.into_iter().chain(limits.deadline).min();
+        tokio::select! {
+            biased;
+            response = response.as_mut() => return Ok(response),
+            () = left.as_mut() => return Err(Failure::ClientGone),
+            () = sleep_until(until.unwrap_or(began)), if until.is_some() => {}
         }
-        if limits.deadline.is_some_and(|deadline| deadline <= until) {
+        if limits.deadline.is_some() && limits.deadline == until {
             return Err(Failure::TooLong(limits.request));
         }
         if replay.progress().unwrap_or(began) == since {
@@ -256,6 +273,18 @@ async fn head<F: Future>(response: F, replay: &Replay, limits: &Limits) -> Resul
                 _ => Failure::NoBody,
             });
         }
+    }
+}
+
+/// Resolves when the client left and nothing of its request is on its way any more: who says all and goes has said it. Over
+/// HTTP/2 a client that leaves ends its streams.
+async fn left(client: &Client, replay: &Replay) {
+    if client.activity.is_multiplexed() {
+        return pending().await;
+    }
+    client.gone().await;
+    while !replay.is_sent() {
+        sleep(PASSING_ON).await;
     }
 }
 

@@ -75,12 +75,6 @@ impl Peer {
         self.flags.answered.load(Ordering::Relaxed)
     }
 
-    /// Whether it is no wonder if it breaks off a connection, however new: it is on its way out, or is not known to serve at
-    /// all.
-    pub(crate) fn may_end_any_connection(&self) -> bool {
-        self.is_retired() || !self.has_answered()
-    }
-
     /// It began a response; says whether that is its first.
     pub(crate) fn answered(&self) -> bool {
         // A store on every response would move the cache line between the threads for nothing.

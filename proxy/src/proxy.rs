@@ -190,8 +190,7 @@ impl Proxy {
     /// pods can go. `None` if there is no such route.
     #[must_use]
     pub fn hold(&self, route: &RouteKey, at_most: Duration) -> Option<Held> {
-        let route = self.shared.route(route)?;
-        let state = Arc::clone(route.state());
+        let state = self.shared.state(route)?;
         let number = state.hold();
         // In this order: one that gets its turn in between is counted twice, and not missed.
         let pending = state.load().pending();
@@ -206,10 +205,9 @@ impl Proxy {
 
     /// Ends a hold: requests that waited because of it go on, or wait for new endpoints.
     pub fn release(&self, route: &RouteKey, outcome: HoldOutcome) {
-        let Some(route) = self.shared.route(route) else {
-            return;
-        };
-        if outcome == HoldOutcome::Asleep {
+        if outcome == HoldOutcome::Asleep
+            && let Some(route) = self.shared.route(route)
+        {
             let target = Arc::clone(route.target());
             let condemned = target.condemn();
             self.shared.control.spawn(async move {
@@ -220,7 +218,9 @@ impl Proxy {
                 target.publish();
             });
         }
-        route.state().release(None);
+        if let Some(state) = self.shared.state(route) {
+            state.release(None);
+        }
     }
 
     /// Takes no more connections from now on, lets requests end until the deadline, cuts what is left, and stops. Whoever

@@ -1,6 +1,5 @@
 //! The way of a request: route -> admit -> endpoint -> forward -> in flight until the response has ended.
 
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -46,17 +45,7 @@ pub(crate) async fn serve(
     let (head, body) = request.into_parts();
     let mut exchange = Exchange::begin(Rc::clone(&client), &head);
     let speaks = Speaks::of(head.version, &head.headers);
-    let answer = {
-        let mut answer = pin!(answer(&client, head, body, &mut exchange));
-        // Over HTTP/2 a client that leaves ends its streams.
-        let is_alone = !client.activity.is_multiplexed();
-        tokio::select! {
-            biased;
-            answer = &mut answer => answer,
-            () = client.gone(), if is_alone => Err(Failure::ClientGone),
-        }
-    };
-    let response = match answer {
+    let response = match answer(&client, head, body, &mut exchange).await {
         Ok(response) => {
             exchange.answered(response.status());
             response
@@ -109,7 +98,7 @@ async fn answer(
         };
         exchange.send(passage.load.peer().address, outbound.headers_mut());
         // In a box of its own: while a request waits, it needs no room for what comes then.
-        match Box::pin(forward(&client.worker, &passage, outbound, &limits)).await {
+        match Box::pin(forward(client, &passage, outbound, &limits)).await {
             Ok(answer) => {
                 exchange.answered_by(passage.load.peer().address);
                 return deliver(client, answer, passage, admission);

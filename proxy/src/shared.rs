@@ -104,13 +104,14 @@ impl Shared {
                 .departed
                 .insert(key.clone(), Arc::downgrade(gone.state()));
         }
+        for gone in before.values() {
+            gone.target().remove_route(gone.state());
+            // Under the lock: its state may be another route's by the next time.
+            gone.state().gate().close();
+        }
         drop(registry);
         for upstream in unused {
             upstream.forget();
-        }
-        for gone in before.values() {
-            gone.target().remove_route(gone.state());
-            gone.state().gate().close();
         }
         for route in routes {
             route.state().pump();
@@ -128,6 +129,13 @@ impl Shared {
     /// The route of this name.
     pub(crate) fn route(&self, key: &RouteKey) -> Option<Arc<Route>> {
         self.lock().routes.get(key).cloned()
+    }
+
+    /// The state of the route of this name, also where that has gone and requests of it are still under way.
+    pub(crate) fn state(&self, key: &RouteKey) -> Option<Arc<RouteState>> {
+        let registry = self.lock();
+        let live = registry.routes.get(key).map(|route| Arc::clone(route.state()));
+        live.or_else(|| registry.departed.get(key).and_then(Weak::upgrade))
     }
 
     /// The pods that requests wait for and a probe could find serving, each once.

@@ -17,6 +17,9 @@ use crate::gathered::{MOST, gathered};
 /// What HTTP/2 begins with.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// Pieces of what nobody will answer that are read at the end of a connection.
+const MOST_UNREAD: usize = 16;
+
 /// What a client's first bytes say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Version {
@@ -166,6 +169,14 @@ impl AsyncWrite for ClientStream {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(SockRef::from(self.tcp()).shutdown(Shutdown::Write))
+        let shut = SockRef::from(self.tcp()).shutdown(Shutdown::Write);
+        // What is unread when the socket is closed makes the kernel reset the connection, and drop what it has not sent yet.
+        let mut unread = [0; 4096];
+        for _ in 0..MOST_UNREAD {
+            if !matches!(self.tcp().try_read(&mut unread), Ok(1..)) {
+                break;
+            }
+        }
+        Poll::Ready(shut)
     }
 }

@@ -31,6 +31,8 @@ pub(crate) struct Worker {
     pub(crate) random: Random,
     pub(crate) drain: Drain,
     pub(crate) http1: http1::Builder,
+    /// For clients that speak TLS.
+    pub(crate) https1: http1::Builder,
     pub(crate) http2: http2::Builder<LocalExecutor>,
 }
 
@@ -39,6 +41,8 @@ impl Worker {
     pub(crate) fn new(shared: Arc<Shared>, number: usize) -> Self {
         let mut http1 = http1::Builder::new();
         http1.max_buf_size(MAX_HEAD).header_read_timeout(None);
+        // The end of a session over TLS is not one of its socket: hyper has to read to see it.
+        let https1 = http1.clone();
         // Else hyper reads while a request is answered, into one buffer more for each, to see whether its client leaves. The
         // request and the response ask the socket for that: `Client::gone`.
         http1.half_close(true);
@@ -56,6 +60,7 @@ impl Worker {
             random: Random::default(),
             drain: Drain::default(),
             http1,
+            https1,
             http2,
         }
     }

@@ -306,6 +306,8 @@ async fn a_client_that_left_is_noticed_although_nothing_is_written() {
         client.send("GET / HTTP/1.1\r\nHost: web\r\n\r\n").await;
         if what == "event" {
             assert_eq!(client.answer_head().await.unwrap().status, 200);
+            // Unread bytes would make a reset of the end.
+            client.read_exactly(&mut [0; b"9\r\ndata: 1\n\n\r\n".len()]).await;
         }
         rig.until_load("web", 0, 1).await;
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -316,6 +318,40 @@ async fn a_client_that_left_is_noticed_although_nothing_is_written() {
         drop(client);
         rig.until_load("web", 0, 0).await;
     }
+}
+
+/// Who says all and goes has said it.
+#[tokio::test]
+async fn a_request_whose_client_went_behind_it_gets_to_the_endpoint_whole() {
+    let (whole, mut arrived) = tokio::sync::mpsc::channel(1);
+    let app = app::serve(move |request| {
+        let whole = whole.clone();
+        async move {
+            // Slower than the client's end comes.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let body = request
+                .into_body()
+                .collect()
+                .await
+                .map(|body| body.to_bytes().len());
+            whole.send(body.ok()).await.unwrap();
+            text("ok")
+        }
+    })
+    .await;
+    let rig = Rig::serving(app.address);
+    let mut client = Raw::connect(rig.address()).await;
+    let length = 300_000;
+    client
+        .send(format!(
+            "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: {length}\r\n\r\n"
+        ))
+        .await;
+    client.send(vec![b'x'; length]).await;
+    tokio::io::AsyncWriteExt::shutdown(&mut client.stream)
+        .await
+        .unwrap();
+    assert_eq!(arrived.recv().await, Some(Some(length)));
 }
 
 #[tokio::test]

@@ -140,6 +140,25 @@ async fn a_held_client_that_leaves_counts_no_longer_over_tls_either() {
     rig.until_load("web", 0, 0).await;
 }
 
+/// The socket stays open until the other side has said goodbye too.
+#[tokio::test]
+async fn a_held_client_that_only_ends_its_session_counts_no_longer() {
+    let (rig, certificate) = secure();
+    rig.asleep("web");
+    let mut stream = connect(&rig, client(&certificate, &["http/1.1"])).await;
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")
+        .await
+        .unwrap();
+    rig.until_load("web", 1, 0).await;
+    let (socket, session) = stream.get_mut();
+    session.send_close_notify();
+    let mut goodbye = Vec::new();
+    session.write_tls(&mut goodbye).unwrap();
+    socket.write_all(&goodbye).await.unwrap();
+    rig.until_load("web", 0, 0).await;
+}
+
 #[tokio::test]
 async fn who_does_not_shake_hands_is_let_go() {
     let (rig, _) = secure();

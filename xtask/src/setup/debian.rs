@@ -25,6 +25,7 @@ pub(crate) const CLUSTER: &[Package] = &[
     ("util-linux", &["/usr/bin/nsenter"]),
     ("ca-certificates", &["/etc/ssl/certs/ca-certificates.crt"]),
     ("gcc", &["/usr/bin/gcc"]),
+    ("make", &["/usr/bin/make"]),
     ("binutils", &["/usr/bin/objcopy"]),
     (
         "libc6-dev",
