@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use dormouse_tests::scaled::SOON;
 use dormouse_tests::stage::{podless, scaled_object};
 use dormouse_tests::upstream::Answer;
 use dormouse_tests::{Scaled, Stage, Upstream};
@@ -30,7 +31,10 @@ impl<'a> Play<'a> {
     /// A podless Deployment with this many replicas, and a source that asks for `asked`. Nothing scales it yet.
     pub(crate) async fn prepare(stage: &'a Stage, name: &str, replicas: u32, asked: u32) -> Result<Self> {
         stage.apply(podless(name, replicas)).await?;
-        Self::on(stage, Scaled::watch(stage, name), asked).await
+        let scaled = Scaled::watch(stage, name);
+        // On a busy machine the watch may begin late, and would miss what it was at first.
+        scaled.has(replicas.into(), SOON).await?;
+        Self::on(stage, scaled, asked).await
     }
 
     /// The same on a target that is there already.
