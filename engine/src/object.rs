@@ -315,17 +315,6 @@ impl Object {
         }
         let urgency = urgency_of(record.decision.action);
         let result = within_deadline(self.target.set_replicas(to, seen, urgency)).await;
-        if raises {
-            let may_have_happened = result
-                .as_ref()
-                .err()
-                .is_none_or(|error| UNANSWERED.contains(&error.category));
-            settles_in(if may_have_happened {
-                SETTLING
-            } else {
-                Duration::ZERO
-            });
-        }
         let result = match result {
             Ok(left) => {
                 self.note_seen(&left);
@@ -337,11 +326,19 @@ impl Object {
                 Err(error)
             }
         };
-        Some(Acted {
+        let acted = Acted {
             from: record.observation.replicas,
             to,
             result,
-        })
+        };
+        if raises {
+            settles_in(if acted.may_have_happened() {
+                SETTLING
+            } else {
+                Duration::ZERO
+            });
+        }
+        Some(acted)
     }
 
     /// The metric as the autoscaler sees it, from memory. With `read_through`, a source whose reading is older than its

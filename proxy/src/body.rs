@@ -194,30 +194,26 @@ impl Flight {
 impl ResponseBody {
     /// A body of our own.
     pub(crate) fn full(bytes: Bytes) -> Self {
-        Self {
-            content: Content::Ours(Some(bytes).filter(|bytes| !bytes.is_empty())),
-            exchange: None,
-            left: None,
-        }
+        Self::of(Content::Ours(Some(bytes).filter(|bytes| !bytes.is_empty())))
     }
 
     /// No body.
     pub(crate) fn empty() -> Self {
-        Self {
-            content: Content::Ours(None),
-            exchange: None,
-            left: None,
-        }
+        Self::of(Content::Ours(None))
     }
 
     /// The body of an endpoint's response.
     pub(crate) fn from_endpoint(incoming: Incoming, flight: Flight) -> Self {
+        Self::of(Content::Endpoint(Box::new(FromEndpoint {
+            incoming,
+            ended: false,
+            flight,
+        })))
+    }
+
+    fn of(content: Content) -> Self {
         Self {
-            content: Content::Endpoint(Box::new(FromEndpoint {
-                incoming,
-                ended: false,
-                flight,
-            })),
+            content,
             exchange: None,
             left: None,
         }

@@ -98,11 +98,9 @@ pub(crate) async fn forward(
 ) -> Result<Answer, Unanswered> {
     match passage.protocol {
         // Nobody serves gRPC over HTTP/1.1, whatever the Service's port says or leaves out.
-        Protocol::Http1 | Protocol::Https if !outbound.is_grpc() => {
-            forward_http1(client, passage, outbound, limits).await
-        }
-        Protocol::Https => forward_http1(client, passage, outbound, limits).await,
-        Protocol::Http1 | Protocol::H2c => forward_http2(client, passage, outbound, limits).await,
+        Protocol::Http1 if outbound.is_grpc() => forward_http2(client, passage, outbound, limits).await,
+        Protocol::Http1 | Protocol::Https => forward_http1(client, passage, outbound, limits).await,
+        Protocol::H2c => forward_http2(client, passage, outbound, limits).await,
     }
 }
 

@@ -157,7 +157,7 @@ impl Pool {
         let key = (peer.id, tls.map_or(0, |tls| tls.number));
         let (connection, is_used) = match (self.take(key, age), tls) {
             (Some(connection), _) => (connection, true),
-            // In boxes of their own: every request that waits has room for what it may do later.
+            // In a box of its own: most requests find a connection, and need no room for making one.
             (None, None) => {
                 let connecting = Box::pin(connect::http1(peer.address, self.timeouts.connect));
                 (connecting.await?, false)
