@@ -4,14 +4,14 @@
 //! ServicePort (of a route) + Service + its EndpointSlices ──resolve──> Backend, or why there is none
 //! ```
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use dormouse_core::endpoints::{Conditions, Endpoint, EndpointSet, PodKey, Standing};
+use dormouse_core::endpoints::{Conditions, Endpoint, EndpointSet, Standing};
 use dormouse_core::routes::settings::{Port, ServicePort};
 use dormouse_proxy::Protocol;
 
-use crate::slim::{EndpointSlice, Service, SliceEndpoint};
+use crate::slim::{EndpointSlice, Service, SliceEndpoint, SlicePort};
 
 /// Where the requests of a Service port go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,18 +90,18 @@ pub(crate) fn resolve(
             service: name,
         });
     };
-    if service.spec.type_ == "ExternalName" {
+    if service.is_external {
         return Err(Unresolved::ExternalName { service: name });
     }
     let is_wanted = |number: u16, named: &str| match &wanted.port {
         Port::Number(port) => port.get() == number,
         Port::Name(port) => **port == *named,
     };
-    let ports = &service.spec.ports;
-    let Some(port) = ports.iter().find(|port| is_wanted(port.port, &port.name)) else {
+    let ports = &service.ports;
+    let Some(port) = ports.iter().find(|port| is_wanted(port.number, &port.name)) else {
         let known: Vec<_> = ports
             .iter()
-            .map(|port| format!("{} {:?}", port.port, port.name))
+            .map(|port| format!("{} {:?}", port.number, port.name))
             .collect();
         return Err(Unresolved::NoPort {
             wanted: wanted.to_string(),
@@ -109,49 +109,27 @@ pub(crate) fn resolve(
         });
     };
     let endpoints = slices.iter().flat_map(|slice| {
-        let numbers = slice
-            .ports
-            .iter()
-            .flatten()
-            .filter(|own| own.name.as_deref().unwrap_or_default() == port.name);
-        let number = numbers.filter_map(|own| u16::try_from(own.port?).ok()).next();
-        let of = move |endpoint| of_slice(&wanted.namespace, endpoint, number?);
-        slice.endpoints.iter().filter_map(of)
+        let of_that_name = slice.ports.iter().find(|own| own.name == port.name);
+        let of = |own: &SlicePort| {
+            let number = own.number;
+            let endpoints = slice.endpoints.iter();
+            endpoints.map(move |endpoint| of_slice(&wanted.namespace, endpoint, number))
+        };
+        of_that_name.map(of).into_iter().flatten()
     });
-    // Empty while it is not assigned, and `None` where there is none.
-    let address = service.spec.cluster_ip.parse::<IpAddr>().ok();
     Ok(Backend {
-        endpoints: EndpointSet::new(endpoints, service.spec.publish_not_ready_addresses),
-        protocol: protocol(port.app_protocol.as_deref()),
-        cluster: address.map(|address| SocketAddr::new(address, port.port)),
+        endpoints: EndpointSet::new(endpoints, service.publishes_not_ready),
+        protocol: port.protocol,
+        cluster: service
+            .address
+            .map(|address| SocketAddr::new(address, port.number)),
     })
 }
 
-fn of_slice(namespace: &Arc<str>, endpoint: &SliceEndpoint, port: u16) -> Option<Endpoint> {
-    // All but the first are to be ignored: the API says so.
-    let address = endpoint.addresses.first()?.parse().ok()?;
-    let owner = endpoint.target_ref.as_ref();
+fn of_slice(namespace: &str, endpoint: &SliceEndpoint, port: u16) -> Endpoint {
     // Whoever may write slices must not make the interceptor believe that another namespace's pod is its own.
-    let pod = owner.filter(|owner| owner.kind == "Pod" && *owner.namespace == **namespace);
-    let pod = pod.map(|owner| PodKey {
-        namespace: Arc::clone(namespace),
-        name: owner.name.as_str().into(),
-        uid: owner.uid.as_str().into(),
-    });
-    let conditions = Conditions {
-        ready: endpoint.conditions.ready,
-        serving: endpoint.conditions.serving,
-        terminating: endpoint.conditions.terminating,
-    };
-    Some(Endpoint::new(SocketAddr::new(address, port), pod, conditions))
-}
-
-fn protocol(app_protocol: Option<&str>) -> Protocol {
-    match app_protocol {
-        Some("kubernetes.io/h2c") => Protocol::H2c,
-        Some("https" | "kubernetes.io/wss") => Protocol::Https,
-        _ => Protocol::Http1,
-    }
+    let pod = endpoint.pod.clone().filter(|pod| *pod.namespace == *namespace);
+    Endpoint::new(SocketAddr::new(endpoint.address, port), pod, endpoint.conditions)
 }
 
 #[cfg(test)]

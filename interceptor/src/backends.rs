@@ -1,7 +1,7 @@
 //! Keeps the data plane's backends current: each Service port that a route wants, from the watches of Services and
 //! EndpointSlices.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dormouse_core::routes::settings::ServicePort;
@@ -29,12 +29,23 @@ struct Shared {
 
 #[derive(Default)]
 struct Book {
-    services: HashMap<ObjectKey, Arc<Service>>,
-    /// By Service, and by their own names.
-    slices: HashMap<ObjectKey, BTreeMap<Arc<str>, Arc<EndpointSlice>>>,
-    /// The Service of each slice.
-    owners: HashMap<ObjectKey, ObjectKey>,
-    wanted: HashMap<ObjectKey, HashSet<ServicePort>>,
+    services: HashMap<ObjectKey, Entry>,
+    /// By their own names; those without a Service belong to somebody else and are not here.
+    slices: HashMap<ObjectKey, Arc<EndpointSlice>>,
+}
+
+/// What there is of one name, and what is wanted of it.
+#[derive(Default)]
+struct Entry {
+    service: Option<Arc<Service>>,
+    slices: Vec<Arc<EndpointSlice>>,
+    wanted: Vec<ServicePort>,
+}
+
+impl Entry {
+    fn is_empty(&self) -> bool {
+        self.service.is_none() && self.slices.is_empty() && self.wanted.is_empty()
+    }
 }
 
 impl Backends {
@@ -54,37 +65,36 @@ impl Backends {
 
     /// From now on exactly these ports are wanted; those that are new are told at once.
     pub(crate) fn want(&self, ports: impl IntoIterator<Item = ServicePort>) {
-        let mut wanted: HashMap<ObjectKey, HashSet<ServicePort>> = HashMap::new();
+        let mut wanted: HashMap<ObjectKey, Vec<ServicePort>> = HashMap::new();
         for port in ports {
-            let key = ObjectKey::new(&*port.namespace, &*port.service);
-            wanted.entry(key).or_default().insert(port);
+            let key = ObjectKey::new(Arc::clone(&port.namespace), Arc::clone(&port.service));
+            // Most have one port, and no Service has many.
+            let ports = wanted.entry(key).or_insert_with(|| Vec::with_capacity(1));
+            if !ports.contains(&port) {
+                ports.push(port);
+            }
         }
         let mut book = self.lock();
-        let before = std::mem::replace(&mut book.wanted, wanted);
-        for (key, ports) in &book.wanted {
-            let known = before.get(key);
-            let new = ports
-                .iter()
-                .filter(|port| known.is_none_or(|known| !known.contains(*port)));
-            new.for_each(|port| self.tell(&book, key, port));
+        book.services.retain(|key, entry| {
+            let ports = wanted.remove(key).unwrap_or_default();
+            let before = std::mem::replace(&mut entry.wanted, ports);
+            let new = entry.wanted.iter().filter(|port| !before.contains(*port));
+            new.for_each(|port| self.tell(entry, port));
+            !entry.is_empty()
+        });
+        for (key, wanted) in wanted {
+            let entry = book.services.entry(key).or_default();
+            entry.wanted = wanted;
+            self.tell_all(entry);
         }
     }
 
-    fn tell(&self, book: &Book, key: &ObjectKey, port: &ServicePort) {
-        let slices: Vec<_> = book
-            .slices
-            .get(key)
-            .into_iter()
-            .flat_map(BTreeMap::values)
-            .cloned()
-            .collect();
-        let service = book.services.get(key).map(Arc::as_ref);
-        (self.shared.publish)(port, resolve(port, service, &slices));
+    fn tell(&self, entry: &Entry, port: &ServicePort) {
+        (self.shared.publish)(port, resolve(port, entry.service.as_deref(), &entry.slices));
     }
 
-    fn tell_all(&self, book: &Book, key: &ObjectKey) {
-        let ports = book.wanted.get(key).into_iter().flatten();
-        ports.for_each(|port| self.tell(book, key, port));
+    fn tell_all(&self, entry: &Entry) {
+        entry.wanted.iter().for_each(|port| self.tell(entry, port));
     }
 
     /// Has a watch of Services keep this current.
@@ -106,50 +116,53 @@ impl Backends {
     }
 
     fn service_changed(&self, key: &ObjectKey, change: &Change<Service>) {
-        let mut book = self.lock();
-        match change {
-            Change::Applied(service) => book.services.insert(key.clone(), Arc::clone(service)),
-            Change::Deleted(_) => book.services.remove(key),
+        let service = match change {
+            Change::Applied(service) => Some(Arc::clone(service)),
+            Change::Deleted(_) => None,
         };
-        self.tell_all(&book, key);
+        self.change(&mut self.lock(), key, |entry| entry.service = service);
     }
 
     fn slice_changed(&self, key: &ObjectKey, change: &Change<EndpointSlice>) {
-        let mut book = self.lock();
-        let before = book.remove_slice(key);
-        let owner = match change {
-            Change::Applied(slice) => book.add_slice(key, slice),
+        let now = match change {
+            Change::Applied(slice) => Some(slice).filter(|slice| slice.service.is_some()),
             Change::Deleted(_) => None,
         };
-        if let Some(before) = before.filter(|before| Some(before) != owner.as_ref()) {
-            self.tell_all(&book, &before);
+        let mut book = self.lock();
+        let before = match now {
+            Some(slice) => book.slices.insert(key.clone(), Arc::clone(slice)),
+            None => book.slices.remove(key),
+        };
+        let owner = |slice: Option<&Arc<EndpointSlice>>| {
+            let service = slice?.service.clone()?;
+            Some(ObjectKey::new(key.namespace.clone(), service))
+        };
+        let (was_of, is_of) = (owner(before.as_ref()), owner(now));
+        let take_out = |entry: &mut Entry| {
+            let is_other = |slice: &Arc<_>| !before.as_ref().is_some_and(|before| Arc::ptr_eq(slice, before));
+            entry.slices.retain(is_other);
+        };
+        if let Some(was_of) = was_of.filter(|was_of| Some(was_of) != is_of.as_ref()) {
+            self.change(&mut book, &was_of, take_out);
         }
-        if let Some(owner) = owner {
-            self.tell_all(&book, &owner);
+        if let Some((is_of, slice)) = is_of.zip(now) {
+            self.change(&mut book, &is_of, |entry| {
+                take_out(entry);
+                // Most Services have one.
+                entry.slices.reserve_exact(1);
+                entry.slices.push(Arc::clone(slice));
+            });
         }
     }
-}
 
-impl Book {
-    /// Gives back the slice's Service. One without belongs to somebody else and is not kept.
-    fn add_slice(&mut self, key: &ObjectKey, slice: &Arc<EndpointSlice>) -> Option<ObjectKey> {
-        let service = ObjectKey::new(key.namespace.clone(), slice.service.clone()?);
-        let slices = self.slices.entry(service.clone()).or_default();
-        slices.insert(Arc::clone(&key.name), Arc::clone(slice));
-        self.owners.insert(key.clone(), service.clone());
-        Some(service)
-    }
-
-    /// Gives back the Service that it was of.
-    fn remove_slice(&mut self, key: &ObjectKey) -> Option<ObjectKey> {
-        let service = self.owners.remove(key)?;
-        if let Some(slices) = self.slices.get_mut(&service) {
-            slices.remove(&key.name);
-            if slices.is_empty() {
-                self.slices.remove(&service);
-            }
+    /// Changes what there is of one name, and tells whoever wants it.
+    fn change(&self, book: &mut Book, key: &ObjectKey, change: impl FnOnce(&mut Entry)) {
+        let entry = book.services.entry(key.clone()).or_default();
+        change(entry);
+        self.tell_all(entry);
+        if entry.is_empty() {
+            book.services.remove(key);
         }
-        Some(service)
     }
 }
 
@@ -286,6 +299,8 @@ mod tests {
             backends.slice_changed(&key("web-1"), &slice("web-1", owner, "10.0.0.1"));
             assert_eq!(taken(&told), [is("shop/web:80", addresses)], "{owner:?}");
         }
-        assert!(backends.lock().slices.is_empty() && backends.lock().owners.is_empty());
+        assert!(backends.lock().slices.is_empty());
+        let services = &backends.lock().services;
+        assert!(services.values().all(|entry| entry.slices.is_empty()) && services.len() == 1);
     }
 }

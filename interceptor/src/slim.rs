@@ -2,136 +2,237 @@
 //! called is for the watch to say.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use dormouse_api::InterceptorRoute;
+use dormouse_core::endpoints::{Conditions, PodKey};
 use dormouse_core::routes::{Candidate, RouteSettings};
+use dormouse_kubernetes::shared_name;
 use dormouse_kubernetes::slim::or_default;
+use dormouse_proxy::Protocol;
 use serde::{Deserialize, Deserializer};
 
-/// The label by which a slice names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
-/// An InterceptorRoute in the data plane's terms, or what is wrong with it.
+/// An InterceptorRoute as the data plane wants it, or why it cannot be that.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(from = "InterceptorRoute")]
 pub(crate) struct Route(pub(crate) Result<Candidate<Arc<RouteSettings>>, String>);
 
 impl From<InterceptorRoute> for Route {
     fn from(object: InterceptorRoute) -> Self {
-        Self(dormouse_translate::route(&object).map_err(|refusal| refusal.to_string()))
+        let mut route = dormouse_translate::route(&object).map_err(|refusal| refusal.to_string());
+        if let Ok(candidate) = &mut route {
+            candidate.key.namespace = shared_name(&candidate.key.namespace);
+            // Nobody else has them yet.
+            if let Some(settings) = Arc::get_mut(&mut candidate.value) {
+                settings.key = candidate.key.clone();
+                settings.target.namespace = Arc::clone(&candidate.key.namespace);
+            }
+        }
+        Self(route)
     }
 }
 
 /// A Service.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(from = "raw::Service")]
 pub(crate) struct Service {
-    /// Where it leads.
-    #[serde(default)]
-    pub(crate) spec: ServiceSpec,
-}
-
-/// The part of a Service's spec that is read.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct ServiceSpec {
-    /// `ClusterIP`, `NodePort`, `LoadBalancer` or `ExternalName`.
-    #[serde(rename = "type")]
-    pub(crate) type_: String,
-    /// Its own address; empty or `None` where it has none.
-    #[serde(rename = "clusterIP")]
-    pub(crate) cluster_ip: String,
-    /// Whether its slices call every address ready.
-    pub(crate) publish_not_ready_addresses: bool,
+    /// Whether it is only a name in DNS.
+    pub(crate) is_external: bool,
+    /// Its own address; `None` while it has none, and where it never has.
+    pub(crate) address: Option<IpAddr>,
+    /// Whether every address is listed as ready.
+    pub(crate) publishes_not_ready: bool,
     /// Its ports.
-    #[serde(deserialize_with = "or_default")]
-    pub(crate) ports: Vec<ServicePort>,
+    pub(crate) ports: Box<[ServicePort]>,
 }
 
 /// A port of a Service.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ServicePort {
-    /// Its name; empty where the only port has none.
-    pub(crate) name: String,
-    /// Its number.
-    pub(crate) port: u16,
-    /// What is spoken there, such as `kubernetes.io/h2c`.
-    pub(crate) app_protocol: Option<String>,
+    /// Empty where it has no name.
+    pub(crate) name: Arc<str>,
+    pub(crate) number: u16,
+    pub(crate) protocol: Protocol,
 }
 
-/// A part of the addresses behind a Service.
+/// An EndpointSlice.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(from = "raw::EndpointSlice")]
 pub(crate) struct EndpointSlice {
-    /// Its Service, in the same namespace. One without is somebody else's.
-    #[serde(default, rename = "metadata", deserialize_with = "service_of")]
+    /// The Service that it is of, by its label.
     pub(crate) service: Option<Arc<str>>,
-    /// The addresses.
-    #[serde(default, deserialize_with = "or_default")]
-    pub(crate) endpoints: Vec<SliceEndpoint>,
-    /// The ports that all of them have.
-    #[serde(default)]
-    pub(crate) ports: Option<Vec<SlicePort>>,
+    pub(crate) endpoints: Box<[SliceEndpoint]>,
+    pub(crate) ports: Box<[SlicePort]>,
 }
 
-/// One endpoint of a slice.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+/// An endpoint of a slice.
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SliceEndpoint {
-    /// Its addresses, of which all but the first are to be ignored.
-    #[serde(deserialize_with = "or_default")]
-    pub(crate) addresses: Vec<String>,
-    /// What may be done with it.
-    #[serde(deserialize_with = "or_default")]
-    pub(crate) conditions: SliceConditions,
-    /// What it belongs to.
-    pub(crate) target_ref: Option<TargetRef>,
-}
-
-/// The conditions of an endpoint.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
-#[serde(default)]
-pub(crate) struct SliceConditions {
-    /// May it get requests.
-    pub(crate) ready: Option<bool>,
-    /// Does it answer.
-    pub(crate) serving: Option<bool>,
-    /// Is it on its way out.
-    pub(crate) terminating: Option<bool>,
-}
-
-/// What an endpoint belongs to.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(default)]
-pub(crate) struct TargetRef {
-    /// `Pod`, mostly.
-    pub(crate) kind: String,
-    /// Its namespace.
-    pub(crate) namespace: String,
-    /// Its name.
-    pub(crate) name: String,
-    /// Its uid.
-    pub(crate) uid: String,
+    /// The first of its addresses: all others are to be ignored, the API says.
+    pub(crate) address: IpAddr,
+    pub(crate) conditions: Conditions,
+    /// The pod that it is said to be of.
+    pub(crate) pod: Option<PodKey>,
 }
 
 /// A port of a slice.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SlicePort {
-    /// The name of the Service's port.
-    pub(crate) name: Option<String>,
-    /// The number at the addresses.
-    pub(crate) port: Option<i32>,
+    /// Empty where it has no name.
+    pub(crate) name: Arc<str>,
+    pub(crate) number: u16,
 }
 
-fn service_of<'de, D: Deserializer<'de>>(metadata: D) -> Result<Option<Arc<str>>, D::Error> {
+/// The same as the API has it.
+mod raw {
+    use super::{
+        Arc, BTreeMap, Conditions, Deserialize, Deserializer, PodKey, Protocol, SERVICE_NAME, or_default,
+        shared_name,
+    };
+
     #[derive(Deserialize)]
-    struct Labelled {
-        #[serde(default, deserialize_with = "or_default")]
-        labels: BTreeMap<String, String>,
+    pub(super) struct Service {
+        #[serde(default)]
+        spec: ServiceSpec,
     }
-    let mut labels = Labelled::deserialize(metadata)?.labels;
-    Ok(labels.remove(SERVICE_NAME).map(Into::into))
+
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "camelCase", default)]
+    struct ServiceSpec {
+        #[serde(rename = "type")]
+        type_: String,
+        /// Empty while it is not assigned, and `None` where there is none.
+        #[serde(rename = "clusterIP")]
+        cluster_ip: String,
+        publish_not_ready_addresses: bool,
+        #[serde(deserialize_with = "or_default")]
+        ports: Vec<ServicePort>,
+    }
+
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "camelCase", default)]
+    struct ServicePort {
+        name: String,
+        port: u16,
+        app_protocol: Option<String>,
+    }
+
+    impl From<Service> for super::Service {
+        fn from(Service { spec }: Service) -> Self {
+            let ports = spec.ports.iter().map(|port| super::ServicePort {
+                name: shared_name(&port.name),
+                number: port.port,
+                protocol: protocol(port.app_protocol.as_deref()),
+            });
+            Self {
+                is_external: spec.type_ == "ExternalName",
+                address: spec.cluster_ip.parse().ok(),
+                publishes_not_ready: spec.publish_not_ready_addresses,
+                ports: ports.collect(),
+            }
+        }
+    }
+
+    fn protocol(app_protocol: Option<&str>) -> Protocol {
+        match app_protocol {
+            Some("kubernetes.io/h2c") => Protocol::H2c,
+            Some("https" | "kubernetes.io/wss") => Protocol::Https,
+            _ => Protocol::Http1,
+        }
+    }
+
+    #[derive(Deserialize)]
+    pub(super) struct EndpointSlice {
+        #[serde(default, rename = "metadata", deserialize_with = "service_of")]
+        service: Option<Arc<str>>,
+        /// `null` once there is none any more.
+        #[serde(default, deserialize_with = "or_default")]
+        endpoints: Vec<Endpoint>,
+        #[serde(default, deserialize_with = "or_default")]
+        ports: Vec<Port>,
+    }
+
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "camelCase", default)]
+    struct Endpoint {
+        #[serde(deserialize_with = "or_default")]
+        addresses: Vec<String>,
+        #[serde(deserialize_with = "or_default")]
+        conditions: EndpointConditions,
+        target_ref: Option<TargetRef>,
+    }
+
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct EndpointConditions {
+        ready: Option<bool>,
+        serving: Option<bool>,
+        terminating: Option<bool>,
+    }
+
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct TargetRef {
+        kind: String,
+        namespace: String,
+        name: String,
+        uid: String,
+    }
+
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Port {
+        name: Option<String>,
+        port: Option<i32>,
+    }
+
+    impl From<EndpointSlice> for super::EndpointSlice {
+        fn from(slice: EndpointSlice) -> Self {
+            let ports = slice.ports.into_iter().filter_map(|port| {
+                Some(super::SlicePort {
+                    name: shared_name(port.name.as_deref().unwrap_or_default()),
+                    number: port.port?.try_into().ok()?,
+                })
+            });
+            Self {
+                service: slice.service,
+                endpoints: slice.endpoints.iter().filter_map(Endpoint::slim).collect(),
+                ports: ports.collect(),
+            }
+        }
+    }
+
+    impl Endpoint {
+        fn slim(&self) -> Option<super::SliceEndpoint> {
+            let owner = self.target_ref.as_ref().filter(|owner| owner.kind == "Pod");
+            Some(super::SliceEndpoint {
+                address: self.addresses.first()?.parse().ok()?,
+                conditions: Conditions {
+                    ready: self.conditions.ready,
+                    serving: self.conditions.serving,
+                    terminating: self.conditions.terminating,
+                },
+                pod: owner.map(|owner| PodKey {
+                    namespace: shared_name(&owner.namespace),
+                    name: owner.name.as_str().into(),
+                    uid: owner.uid.as_str().into(),
+                }),
+            })
+        }
+    }
+
+    fn service_of<'de, D: Deserializer<'de>>(metadata: D) -> Result<Option<Arc<str>>, D::Error> {
+        #[derive(Deserialize)]
+        struct Labelled {
+            #[serde(default, deserialize_with = "or_default")]
+            labels: BTreeMap<String, String>,
+        }
+        let mut labels = Labelled::deserialize(metadata)?.labels;
+        Ok(labels.remove(SERVICE_NAME).map(Into::into))
+    }
 }
 
 #[cfg(test)]
@@ -147,7 +248,7 @@ mod tests {
             "metadata": {"name": "web-x", "labels": {SERVICE_NAME: "web"}}, "addressType": "IPv4", "endpoints": null, "ports": null,
         }))
         .unwrap();
-        assert_eq!((slice.endpoints.len(), slice.ports), (0, None));
+        assert_eq!((slice.endpoints.len(), slice.ports.len()), (0, 0));
         assert_eq!(slice.service.as_deref(), Some("web"));
     }
 }

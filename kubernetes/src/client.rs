@@ -39,6 +39,9 @@ const KEEPALIVE: Duration = Duration::from_secs(3);
 const USER_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long an answer may stay silent. Watches end on the server's side before that (see [`crate::watch`]).
 const SILENCE: Duration = Duration::from_secs(60);
+/// The most that a connection reads at once. Answers may be longer, and by default the buffer of a connection that a long
+/// list came over stays several hundred kilobytes large, for as long as its watch lasts.
+const READ_AT_ONCE: usize = 64 << 10;
 /// How long an unused connection is kept.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -146,6 +149,7 @@ fn client(mut config: Config, throttle: &Throttle, requests: &Requests) -> Resul
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE)
         .pool_max_idle_per_host(MAX_CALLS)
+        .http1_max_buf_size(READ_AT_ONCE)
         .build::<_, Body>(connector);
 
     let throttle = throttle.clone();

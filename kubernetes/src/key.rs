@@ -4,6 +4,8 @@ use std::{fmt, sync::Arc};
 
 use kube::Resource;
 
+use crate::names::shared_name;
+
 /// A namespace and a name: what identifies an object of one kind. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectKey {
@@ -26,7 +28,7 @@ impl ObjectKey {
     pub fn of<K: Resource>(object: &K) -> Self {
         let meta = object.meta();
         Self::new(
-            meta.namespace.as_deref().unwrap_or_default(),
+            shared_name(meta.namespace.as_deref().unwrap_or_default()),
             meta.name.as_deref().unwrap_or_default(),
         )
     }

@@ -11,13 +11,20 @@ use crate::upstream::Upstream;
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
+/// Where a peer is.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Location {
+    pub(crate) address: SocketAddr,
+    /// A new pod may get the address of one that has gone.
+    pub(crate) pod: Option<PodKey>,
+}
+
 /// An address of a pod, or of something else behind a Service, for as long as any Service port lists it.
 #[derive(Debug)]
 pub(crate) struct Peer {
     /// Unlike the address never used again, so that connections to a pod are not taken for ones to its successor.
     pub(crate) id: u64,
-    pub(crate) address: SocketAddr,
-    pub(crate) pod: Option<PodKey>,
+    location: Location,
     in_flight: AtomicU32,
     flags: Flags,
     /// When it was first known to serve.
@@ -43,16 +50,30 @@ struct Flags {
 }
 
 impl Peer {
-    pub(crate) fn new(address: SocketAddr, pod: Option<PodKey>) -> Self {
+    pub(crate) fn new(location: Location) -> Self {
         Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            address,
-            pod,
+            location,
             in_flight: AtomicU32::new(0),
             flags: Flags::default(),
             usable_since: OnceLock::new(),
             users: Mutex::default(),
         }
+    }
+
+    /// Where it is.
+    pub(crate) fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// Where connections to it lead.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.location.address
+    }
+
+    /// The pod that owns the address, if one does.
+    pub(crate) fn pod(&self) -> Option<&PodKey> {
+        self.location.pod.as_ref()
     }
 
     /// Requests that it is working on, from all threads.

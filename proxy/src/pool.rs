@@ -159,14 +159,14 @@ impl Pool {
             (Some(connection), _) => (connection, true),
             // In a box of its own: most requests find a connection, and need no room for making one.
             (None, None) => {
-                let connecting = Box::pin(connect::http1(peer.address, self.timeouts.connect));
+                let connecting = Box::pin(connect::http1(peer.address(), self.timeouts.connect));
                 (connecting.await?, false)
             }
             (None, Some(tls)) => {
                 let (Some(config), Some(name)) = (&self.endpoint_tls, &tls.name) else {
                     return Err(ConnectError::NoTls);
                 };
-                let connecting = connect::https(peer.address, config, name, self.timeouts.connect);
+                let connecting = connect::https(peer.address(), config, name, self.timeouts.connect);
                 (Box::pin(connecting).await?, false)
             }
         };
@@ -209,7 +209,7 @@ impl Pool {
             return Err(ConnectError::Suspect);
         }
         let connection = Http2 {
-            sender: Box::pin(connect::http2(peer.address, self.timeouts.connect)).await?,
+            sender: Box::pin(connect::http2(peer.address(), self.timeouts.connect)).await?,
             places: Rc::default(),
         };
         let stream = connection.stream(false);

@@ -49,7 +49,7 @@ impl Plan {
 
 /// Begins to probe a peer of an upstream, unless it is being probed or may not be.
 pub(crate) fn start(shared: &Shared, upstream: &Arc<Upstream>, peer: Arc<Peer>, standing: Standing) {
-    let plan = match (standing, &peer.pod) {
+    let plan = match (standing, peer.pod()) {
         // Ready already, so that to take connections is all that it lacks.
         (Standing::Ready, _) => Arc::new(Plan::new(ProbeSpec::default())),
         (_, Some(pod)) => match shared.plan(pod) {
@@ -74,12 +74,12 @@ async fn run(
 ) {
     let began = Instant::now();
     let passed = tokio::select! {
-        () = passes(&plan, peer.address) => true,
+        () = passes(&plan, peer.address()) => true,
         () = unwanted(&upstream, &peer, standing) => false,
     };
     // What was enough for one that is called ready is not for one whose container was restarted since.
     if passed && upstream.wants_probe(&peer, standing) {
-        tracing::debug!(endpoint = %peer.address, after = ?began.elapsed(), "endpoint answers our probe");
+        tracing::debug!(endpoint = %peer.address(), after = ?began.elapsed(), "endpoint answers our probe");
         match standing {
             Standing::Ready => peer.forgive(),
             _ => peer.prove(),

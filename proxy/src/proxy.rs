@@ -151,7 +151,7 @@ impl Proxy {
     pub fn set_endpoints(&self, target: &ServicePort, endpoints: Option<&EndpointSet>, protocol: Protocol) {
         self.shared
             .upstream(target)
-            .set(endpoints, protocol, &self.shared);
+            .set(target, endpoints, protocol, &self.shared);
     }
 
     /// Says how a pod may be probed while requests wait for it. Without a spec, which is how it begins, its slice decides.

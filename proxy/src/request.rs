@@ -96,11 +96,11 @@ async fn answer(
                 return answer_ourselves(client, &route, response, outbound.head());
             }
         };
-        exchange.send(passage.load.peer().address, outbound.headers_mut());
+        exchange.send(passage.load.peer().address(), outbound.headers_mut());
         // In a box of its own: while a request waits, it needs no room for what comes then.
         match Box::pin(forward(client, &passage, outbound, &limits)).await {
             Ok(answer) => {
-                exchange.answered_by(passage.load.peer().address);
+                exchange.answered_by(passage.load.peer().address());
                 return deliver(client, answer, passage, admission);
             }
             Err(Unanswered::Failed(failure)) => return Err(failure),

@@ -1,7 +1,8 @@
 //! What the data threads and the control side have in common.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::net::SocketAddr;
+use std::hash::{Hash, Hasher};
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -14,7 +15,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::answers::Pages;
 use crate::config::Config;
-use crate::peer::Peer;
+use crate::peer::{Location, Peer};
 use crate::probe::Plan;
 use crate::route::{Route, RouteNumber, RouteState, Table};
 use crate::stats::{RequestStats, Tally, Totals};
@@ -49,10 +50,41 @@ struct Registry {
     /// Routes that went while requests of theirs were under way: those count again if the route comes back.
     departed: HashMap<RouteKey, Weak<RouteState>>,
     upstreams: HashMap<ServicePort, Arc<Upstream>>,
-    peers: HashMap<(SocketAddr, Option<PodKey>), Weak<Peer>>,
+    peers: HashSet<ByLocation>,
     /// At how many entries those of peers that are gone are cleared away.
     sweep_peers_at: usize,
     plans: HashMap<PodKey, Arc<Plan>>,
+}
+
+/// A peer, found by where it is.
+#[derive(Debug)]
+struct ByLocation(Arc<Peer>);
+
+impl ByLocation {
+    /// Whether it is more than remembered: nobody gets to a peer but from here or from who has it.
+    fn is_in_use(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+}
+
+impl Borrow<Location> for ByLocation {
+    fn borrow(&self) -> &Location {
+        self.0.location()
+    }
+}
+
+impl PartialEq for ByLocation {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.location() == other.0.location()
+    }
+}
+
+impl Eq for ByLocation {}
+
+impl Hash for ByLocation {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.location().hash(state);
+    }
 }
 
 impl Shared {
@@ -175,16 +207,19 @@ impl Shared {
     /// The peer at an endpoint: the same for all Service ports that list it.
     pub(crate) fn peer(&self, endpoint: &Endpoint) -> Arc<Peer> {
         let mut registry = self.lock();
-        let key = (endpoint.address, endpoint.pod.clone());
-        if let Some(peer) = registry.peers.get(&key).and_then(Weak::upgrade) {
-            return peer;
+        let location = Location {
+            address: endpoint.address,
+            pod: endpoint.pod.clone(),
+        };
+        if let Some(ByLocation(peer)) = registry.peers.get(&location).filter(|peer| peer.is_in_use()) {
+            return Arc::clone(peer);
         }
         if registry.peers.len() >= registry.sweep_peers_at {
-            registry.peers.retain(|_, peer| peer.strong_count() > 0);
+            registry.peers.retain(ByLocation::is_in_use);
             registry.sweep_peers_at = 2 * registry.peers.len() + 64;
         }
-        let peer = Arc::new(Peer::new(endpoint.address, endpoint.pod.clone()));
-        registry.peers.insert(key, Arc::downgrade(&peer));
+        let peer = Arc::new(Peer::new(location));
+        registry.peers.replace(ByLocation(Arc::clone(&peer)));
         peer
     }
 
@@ -250,7 +285,7 @@ impl Registry {
         if let Some(upstream) = self.upstreams.get(target) {
             return Arc::clone(upstream);
         }
-        let upstream = Arc::new(Upstream::new(target));
+        let upstream = Arc::new(Upstream::new());
         self.upstreams.insert(target.clone(), Arc::clone(&upstream));
         upstream
     }
@@ -273,6 +308,7 @@ impl Registry {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
     use std::num::NonZeroU16;
 
     use dormouse_core::endpoints::{Conditions, EndpointSet};
@@ -317,6 +353,7 @@ mod tests {
             let route = candidate(service);
             let upstream = shared.upstream(&route.value.target);
             upstream.set(
+                &route.value.target,
                 Some(&EndpointSet::new([endpoint.clone()], false)),
                 Protocol::Http1,
                 &shared,

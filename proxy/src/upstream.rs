@@ -54,7 +54,8 @@ impl TlsName {
 /// The endpoints of one Service port. All threads share it.
 #[derive(Debug)]
 pub(crate) struct Upstream {
-    name: Arc<TlsName>,
+    /// Only where TLS is or was spoken.
+    name: OnceLock<Arc<TlsName>>,
     view: ArcSwap<View>,
     /// Locked when something about its endpoints changes, never on a warm request's way.
     state: Mutex<State>,
@@ -121,9 +122,9 @@ fn less_loaded<'a>(one: &'a Arc<Peer>, other: &'a Arc<Peer>, but: Option<u64>) -
 }
 
 impl Upstream {
-    pub(crate) fn new(port: &ServicePort) -> Self {
+    pub(crate) fn new() -> Self {
         Self {
-            name: Arc::new(TlsName::of(port)),
+            name: OnceLock::new(),
             view: ArcSwap::default(),
             state: Mutex::default(),
             shared: OnceLock::new(),
@@ -141,8 +142,17 @@ impl Upstream {
     }
 
     /// Takes what its slices say; `None` if there is no such Service or port.
-    pub(crate) fn set(self: &Arc<Self>, set: Option<&EndpointSet>, protocol: Protocol, shared: &Arc<Shared>) {
+    pub(crate) fn set(
+        self: &Arc<Self>,
+        port: &ServicePort,
+        set: Option<&EndpointSet>,
+        protocol: Protocol,
+        shared: &Arc<Shared>,
+    ) {
         self.shared.get_or_init(|| Arc::downgrade(shared));
+        if protocol == Protocol::Https {
+            self.name.get_or_init(|| Arc::new(TlsName::of(port)));
+        }
         // Before its own lock is taken: the registry takes its lock first, then that of a Service port.
         let listed: Vec<(Arc<Peer>, Standing)> = set
             .into_iter()
@@ -171,7 +181,7 @@ impl Upstream {
                 other.id == peer.id && *standing == Standing::Ready
             };
             // Behind an address that is no pod's there are other pods by now than those that were about to go.
-            if peer.pod.is_none() && *standing == Standing::Ready && !before.iter().any(ready) {
+            if peer.pod().is_none() && *standing == Standing::Ready && !before.iter().any(ready) {
                 peer.set_condemned(false);
             }
         }
@@ -191,7 +201,7 @@ impl Upstream {
         let mut state = self.lock();
         state.routes.retain(|route| route.strong_count() > 0);
         // Under the lock, or an older view could replace a newer one.
-        self.view.store(Arc::new(state.view(&self.name)));
+        self.view.store(Arc::new(state.view(self.name.get())));
         let routes: Vec<Arc<RouteState>> = state.routes.iter().filter_map(Weak::upgrade).collect();
         drop(state);
         for route in routes {
@@ -222,7 +232,7 @@ impl Upstream {
             .peers
             .iter()
             .filter(|(peer, standing)| *standing == Standing::Starting && state.may_probe(peer, *standing));
-        starting.filter_map(|(peer, _)| peer.pod.clone()).collect()
+        starting.filter_map(|(peer, _)| peer.pod().cloned()).collect()
     }
 
     /// Nobody will say anything of it any more: requests that still look here find nothing.
@@ -310,7 +320,7 @@ impl State {
         }
     }
 
-    fn view(&self, name: &Arc<TlsName>) -> View {
+    fn view(&self, name: Option<&Arc<TlsName>>) -> View {
         let usable = |wanted: fn(&Peer, Standing) -> bool| -> Vec<Arc<Peer>> {
             let chosen = self
                 .peers
@@ -329,7 +339,7 @@ impl State {
         View {
             known: self.known,
             protocol: self.protocol,
-            tls: (self.protocol == Protocol::Https).then(|| Arc::clone(name)),
+            tls: name.filter(|_| self.protocol == Protocol::Https).cloned(),
             usable: chosen,
         }
     }

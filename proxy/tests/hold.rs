@@ -205,7 +205,7 @@ async fn a_placeholder_is_given_at_once_and_counts_for_a_while() {
     let app = app::ok().await;
     let rig = Rig::new();
     let mut route = settings("web");
-    route.cold_start.placeholder = Some(page("starting"));
+    route.cold_start.placeholder = Some(Box::new(page("starting")));
     rig.routes([route]);
     rig.asleep("web");
     let answer = get(rig.address(), "/").await;
@@ -223,7 +223,7 @@ async fn a_placeholder_is_given_at_once_and_counts_for_a_while() {
 async fn a_placeholder_for_what_overflows() {
     let rig = Rig::new();
     let mut route = settings("web");
-    route.cold_start.placeholder = Some(page("full"));
+    route.cold_start.placeholder = Some(Box::new(page("full")));
     route.cold_start.max_pending = Some(1);
     route.cold_start.overflow = Overflow::Placeholder;
     rig.routes([route]);
@@ -505,7 +505,7 @@ async fn requests_that_wake_nothing_go_on_where_it_is_awake_and_count_nowhere() 
         config.no_wake = NoWake::new(agents, vec![PathPrefix::new("/healthz")]);
     });
     let mut route = settings("web");
-    route.cold_start.placeholder = Some(page("starting"));
+    route.cold_start.placeholder = Some(Box::new(page("starting")));
     rig.routes([route]);
     rig.asleep("web");
     let ask = async |path: &str, agent: &str| {

@@ -131,12 +131,8 @@ fn cold_start(route: &RouteKey, spec: &ColdStartSpec, faults: &mut Faults) -> Co
     });
     let placeholder = spec.placeholder.as_ref().map(|placeholder| {
         let at = format!("{at}.placeholder.response");
-        response::response(
-            &at,
-            &placeholder.response,
-            route_defaults::PLACEHOLDER_STATUS,
-            faults,
-        )
+        let status = route_defaults::PLACEHOLDER_STATUS;
+        Box::new(response::response(&at, &placeholder.response, status, faults))
     });
     let max_pending = spec.max_pending_requests.and_then(|max| {
         let bound = u32::try_from(max).ok();

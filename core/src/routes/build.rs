@@ -38,8 +38,10 @@ impl<T> RouteTable<T> {
         matches.sort_unstable();
         matches.dedup_by(|one, before| register.is_taken(one, before));
         let conflicts = register.conflicts.into_values().collect();
-        let routes = candidates.into_iter().map(|candidate| candidate.value);
-        (Self::new(routes.collect(), &matches), conflicts)
+        let mut routes: Vec<T> = candidates.into_iter().map(|candidate| candidate.value).collect();
+        // Collected in place: the room is still that of the candidates.
+        routes.shrink_to_fit();
+        (Self::new(routes, &matches), conflicts)
     }
 }
 

@@ -61,7 +61,7 @@ impl Rule {
 
 fn distinct<T: Ord>(mut values: Vec<T>, without: T) -> Vec<T> {
     if values.is_empty() {
-        values.push(without);
+        return vec![without];
     }
     values.sort();
     values.dedup();

@@ -136,7 +136,7 @@ fn problems(
             references,
         ));
     }
-    let placeholder = settings.cold_start.placeholder.as_ref();
+    let placeholder = settings.cold_start.placeholder.as_deref();
     let placeholder = placeholder.map(|response| ("spec.coldStart.placeholder".to_owned(), response));
     let fixed = settings.static_routes.iter().enumerate();
     let fixed = fixed.map(|(index, fixed)| (format!("spec.staticRoutes[{index}]"), &fixed.response));

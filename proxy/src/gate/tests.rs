@@ -45,7 +45,9 @@ impl Rig {
             )
         };
         let set = EndpointSet::new(ports.iter().map(endpoint), false);
-        self.route.target().set(Some(&set), Protocol::Http1, &self.shared);
+        let port = &self.route.settings().target;
+        let target = self.route.target();
+        target.set(port, Some(&set), Protocol::Http1, &self.shared);
     }
 
     fn waiter(&self, place: Place) -> Waiter {
@@ -133,8 +135,8 @@ async fn each_endpoint_has_its_own_allowance_and_the_idle_one_comes_first() {
     rig.endpoints(&[1, 2]);
     let (_, second) = granted(&mut waiters);
     assert_eq!((first.len(), second.len()), (3, 3));
-    assert!(first.iter().all(|grant| grant.peer.address.port() == 1));
-    assert!(second.iter().all(|grant| grant.peer.address.port() == 2));
+    assert!(first.iter().all(|grant| grant.peer.address().port() == 1));
+    assert!(second.iter().all(|grant| grant.peer.address().port() == 2));
     rig.endpoints(&[2]);
     drop(first);
     assert_eq!(

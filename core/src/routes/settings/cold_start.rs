@@ -8,7 +8,7 @@ pub struct ColdStart {
     /// Who answers requests that have waited in vain.
     pub fallback: Option<ServicePort>,
     /// The answer in place of waiting.
-    pub placeholder: Option<StaticResponse>,
+    pub placeholder: Option<Box<StaticResponse>>,
     /// How many requests may wait at once in one interceptor, where the route says so; 0 is the interceptor's own bound.
     pub max_pending: Option<u32>,
     /// What becomes of requests that there is no room for.
@@ -37,14 +37,14 @@ impl ColdStart {
     #[must_use]
     pub fn answer_at_once(&self) -> Option<&StaticResponse> {
         let holds = self.max_pending.is_some() && self.overflow == Overflow::Placeholder;
-        self.placeholder.as_ref().filter(|_| !holds)
+        self.placeholder.as_deref().filter(|_| !holds)
     }
 
     /// The answer to requests that there is no room for; without one they are rejected.
     #[must_use]
     pub fn answer_beyond_bound(&self) -> Option<&StaticResponse> {
         self.placeholder
-            .as_ref()
+            .as_deref()
             .filter(|_| self.overflow == Overflow::Placeholder)
     }
 }
@@ -70,7 +70,7 @@ mod tests {
         ] {
             let mut cold_start = ColdStart {
                 fallback: None,
-                placeholder: Some(placeholder.clone()),
+                placeholder: Some(Box::new(placeholder.clone())),
                 max_pending,
                 overflow,
             };

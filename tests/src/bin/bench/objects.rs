@@ -237,6 +237,17 @@ impl Field {
             .context("scaling a target to 0")
     }
 
+    /// Wakes a target by hand.
+    pub(crate) async fn wake(&self, item: &Item) -> Result<()> {
+        let (params, patch) = (
+            PatchParams::default(),
+            Patch::Merge(json!({"spec": {"replicas": 1}})),
+        );
+        let api = self.api(&sleepers());
+        let patched = api.patch_scale(&item.name, &params, &patch).await;
+        patched.map(drop).context("waking a target by hand")
+    }
+
     /// Follows which ScaledObjects are ready and name their HPA.
     pub(crate) fn ready(&self) -> Tally {
         Tally::follow(self.api(&scaled_objects()), |object| {
