@@ -82,9 +82,10 @@ impl Admission {
     pub(crate) fn begin(client: Rc<Client>, route: Arc<Route>, is_counted: bool) -> Self {
         let now = Instant::now();
         let waits = route.waits();
+        let count = || Count::InFlight(InFlight::begin(Arc::clone(&route), &client.worker.shared));
         Self {
+            count: is_counted.then(count),
             client,
-            count: is_counted.then(|| Count::InFlight(InFlight::begin(Arc::clone(&route)))),
             is_counted,
             route,
             patience: now + waits.readiness,
@@ -105,7 +106,10 @@ impl Admission {
         }
         // A fallback took it and failed.
         if self.count.is_none() {
-            self.count = Some(Count::InFlight(InFlight::count(Arc::clone(&self.route))));
+            self.count = Some(Count::InFlight(InFlight::count(
+                Arc::clone(&self.route),
+                &self.client.worker.shared,
+            )));
         }
         // After it was counted: see `RouteState::is_on_hold`.
         if self.route.state().is_open()

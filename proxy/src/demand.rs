@@ -6,6 +6,7 @@ use std::sync::Arc;
 use dormouse_core::endpoints::PodKey;
 use dormouse_core::routes::RouteKey;
 
+use crate::route::Route;
 use crate::shared::Shared;
 
 /// What one route has to do.
@@ -19,6 +20,24 @@ pub struct RouteLoad {
     pub in_flight: u32,
     /// Requests that came since the proxy started. Never falls.
     pub started: u64,
+}
+
+impl RouteLoad {
+    fn of(route: &Route) -> Self {
+        let load = route.load();
+        Self {
+            route: route.state().key().clone(),
+            pending: load.pending().max(u32::from(load.has_placeholder())),
+            in_flight: load.in_flight(),
+            started: load.started(),
+        }
+    }
+
+    /// Whether there is something to do.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.pending > 0 || self.in_flight > 0
+    }
 }
 
 /// Shows what all routes have to do; a cheap handle.
@@ -36,16 +55,17 @@ impl Demand {
     #[must_use]
     pub fn snapshot(&self) -> Vec<RouteLoad> {
         let routes = self.shared.routes();
-        let loads = routes.iter().map(|route| {
-            let load = route.load();
-            RouteLoad {
-                route: route.state().key().clone(),
-                pending: load.pending().max(u32::from(load.has_placeholder())),
-                in_flight: load.in_flight(),
-                started: load.started(),
-            }
-        });
-        loads.collect()
+        routes.iter().map(|route| RouteLoad::of(route)).collect()
+    }
+
+    /// What `those` routes have to do at this moment, and all that had something to do since the last call, in the order of
+    /// their keys; routes that have gone are left out. For one caller.
+    #[must_use]
+    pub fn changes(&self, those: impl IntoIterator<Item = RouteKey>) -> Vec<RouteLoad> {
+        let mut keys: BTreeSet<RouteKey> = those.into_iter().collect();
+        keys.extend(self.shared.busy.take());
+        let routes = self.shared.routes_of(keys);
+        routes.iter().map(|route| RouteLoad::of(route)).collect()
     }
 
     /// Resolves after a route's first request began to wait, also when that was before the call. For one caller at a time.

@@ -17,6 +17,7 @@ mod activity;
 mod admit;
 mod answers;
 mod body;
+mod busy;
 mod client;
 mod config;
 mod connect;

@@ -47,7 +47,7 @@ impl Load {
 
     /// Requests that came since the process began.
     pub(crate) fn started(&self) -> u64 {
-        self.started.load(Ordering::Relaxed)
+        self.started.load(Ordering::SeqCst)
     }
 
     /// Whether a client that got a placeholder still counts.
@@ -79,14 +79,15 @@ pub(crate) struct InFlight {
 impl InFlight {
     /// Counts a request that came in. It is in flight from here on, so that whoever asks between this and a look at
     /// [`Route::is_on_hold`] is told of it.
-    pub(crate) fn begin(route: Arc<Route>) -> Self {
-        route.load().started.fetch_add(1, Ordering::Relaxed);
-        Self::count(route)
+    pub(crate) fn begin(route: Arc<Route>, shared: &Shared) -> Self {
+        route.load().started.fetch_add(1, Ordering::SeqCst);
+        Self::count(route, shared)
     }
 
     /// Counts one that is known already.
-    pub(crate) fn count(route: Arc<Route>) -> Self {
+    pub(crate) fn count(route: Arc<Route>, shared: &Shared) -> Self {
         route.load().in_flight.fetch_add(1, Ordering::SeqCst);
+        shared.busy.note(route.state());
         Self { route }
     }
 
@@ -123,8 +124,11 @@ impl Pending {
         take(&shared.pending, all)?;
         let before = take(&route.load().pending, route.pending_bound(&shared.config)).inspect_err(|_| {
             shared.pending.fetch_sub(1, Ordering::Relaxed);
+            // The last of the others may have left while this one was counted.
+            shared.busy.may_rest(route.state());
         })?;
         if before == 0 {
+            shared.busy.waits(route.state());
             shared.edges.notify_one();
             route.target().probe();
         }
@@ -133,13 +137,15 @@ impl Pending {
 
     /// Counts it as in flight instead.
     pub(crate) fn into_in_flight(self) -> InFlight {
-        InFlight::count(Arc::clone(&self.route))
+        InFlight::count(Arc::clone(&self.route), &self.shared)
     }
 }
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        self.route.load().pending.fetch_sub(1, Ordering::SeqCst);
+        if self.route.load().pending.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.shared.busy.may_rest(self.route.state());
+        }
         self.shared.pending.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -146,6 +146,8 @@ pub(crate) struct RouteState {
     number: RouteNumber,
     load: Load,
     gate: Gate,
+    /// Whether it is among those of [`Busy`](crate::busy::Busy) that were noted.
+    marked: AtomicBool,
     on_hold: AtomicBool,
     /// What keeps the target from starting, and until when that counts.
     obstacle: Mutex<Option<(Arc<str>, Instant)>>,
@@ -160,6 +162,7 @@ impl RouteState {
             number: RouteNumber::next(),
             load: Load::default(),
             gate: Gate::default(),
+            marked: AtomicBool::new(false),
             on_hold: AtomicBool::new(false),
             obstacle: Mutex::default(),
             hold_number: AtomicU64::new(0),
@@ -180,6 +183,17 @@ impl RouteState {
 
     pub(crate) fn gate(&self) -> &Gate {
         &self.gate
+    }
+
+    /// Marks it as noted; says whether it was not. Sequentially consistent with the counters, as is [`Self::unmark`].
+    pub(crate) fn mark(&self) -> bool {
+        // Of thousands of requests in a second one finds no mark: the others need not write.
+        !self.marked.load(Ordering::SeqCst) && !self.marked.swap(true, Ordering::SeqCst)
+    }
+
+    /// Takes the mark away.
+    pub(crate) fn unmark(&self) {
+        self.marked.store(false, Ordering::SeqCst);
     }
 
     /// Says what keeps the target from starting, or that nothing does; it counts for so long.

@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
 use crate::answers::Pages;
+use crate::busy::Busy;
 use crate::config::Config;
 use crate::peer::{Location, Peer};
 use crate::probe::Plan;
@@ -32,6 +33,8 @@ pub(crate) struct Shared {
     /// What each data thread has counted, and what all have.
     pub(crate) tallies: Box<[Arc<Tally>]>,
     totals: Totals,
+    /// Which routes have something to do.
+    pub(crate) busy: Busy,
     /// Notified when a route's first request begins to wait.
     pub(crate) edges: Notify,
     /// Notified when requests wait for pods that may be probed.
@@ -96,6 +99,7 @@ impl Shared {
             table: ArcSwap::default(),
             pages: ArcSwap::default(),
             pending: AtomicU32::new(0),
+            busy: Busy::default(),
             edges: Notify::new(),
             wants: Notify::new(),
             retirements: watch::Sender::new(()),
@@ -180,12 +184,23 @@ impl Shared {
     }
 
     fn upstreams_waited_for(&self) -> Vec<Arc<Upstream>> {
-        let registry = self.lock();
-        let upstreams = registry.upstreams.values();
+        let mut upstreams: Vec<Arc<Upstream>> = self
+            .routes_of(self.busy.waiting())
+            .iter()
+            .map(|route| Arc::clone(route.target()))
+            .collect();
+        upstreams.sort_by_key(Arc::as_ptr);
+        upstreams.dedup_by(|one, other| Arc::ptr_eq(one, other));
         upstreams
-            .filter(|upstream| upstream.is_waited_for())
-            .cloned()
-            .collect()
+    }
+
+    /// Those of these routes that there are.
+    pub(crate) fn routes_of(&self, keys: impl IntoIterator<Item = RouteKey>) -> Vec<Arc<Route>> {
+        let registry = self.lock();
+        let routes = keys
+            .into_iter()
+            .filter_map(|key| registry.routes.get(&key).cloned());
+        routes.collect()
     }
 
     /// All routes.

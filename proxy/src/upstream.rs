@@ -263,11 +263,6 @@ impl Upstream {
             .retain(|other| other.as_ptr() != Arc::as_ptr(route));
     }
 
-    /// Whether any request waits for an endpoint.
-    pub(crate) fn is_waited_for(&self) -> bool {
-        self.lock().is_waited_for()
-    }
-
     /// Whether a probe of this endpoint, begun when it had this standing, still makes a difference.
     pub(crate) fn wants_probe(&self, peer: &Peer, standing: Standing) -> bool {
         let state = self.lock();

@@ -1,8 +1,10 @@
 //! Reports: what the data plane has to do, as operators are told of it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dormouse_core::demand::MOST_ROUTES;
+use dormouse_core::routes::RouteKey;
 use dormouse_proxy::RouteLoad;
 use dormouse_wire::demand::{Report, Route, RouteDemand};
 
@@ -21,53 +23,42 @@ pub(super) struct Bulletin {
 #[derive(Debug, Default)]
 pub(super) struct Scribe {
     sequence: u64,
-    /// What the newest report was made of, in the order of the routes' keys.
-    told: Vec<RouteLoad>,
+    /// The routes that had something to do by the newest report.
+    busy: BTreeMap<RouteKey, RouteLoad>,
 }
 
 impl Scribe {
-    /// The next report, from a snapshot in the order of the routes' keys; `None` if it would say nothing new. A `whole` one is
-    /// written in any case.
+    /// The routes that had something to do when they were last looked at.
+    pub(super) fn busy(&self) -> impl Iterator<Item = RouteKey> + '_ {
+        self.busy.keys().cloned()
+    }
+
+    /// The next report, from the loads of all routes that are [busy](Self::busy) or were used since; `None` if it would say
+    /// nothing new. A `whole` one is written in any case, from the loads of all routes.
     pub(super) fn write(&mut self, loads: Vec<RouteLoad>, whole: bool) -> Option<Report> {
-        if !whole && loads == self.told {
+        let was = |load: &RouteLoad| self.busy.get(&load.route);
+        let is_known = loads.iter().all(|load| was(load) == Some(load));
+        if !whole && self.sequence > 0 && is_known && loads.len() == self.busy.len() {
             return None;
         }
-        let mut routes: Vec<RouteDemand> = loads
-            .iter()
-            .enumerate()
-            .filter(|(index, load)| {
-                let moved = || load.started != self.counter_told(*index, load);
-                holds(load) || (load.started > 0 && (whole || moved()))
-            })
-            .map(|(_, load)| to_wire(load))
-            .collect();
+        let is_told = |load: &&RouteLoad| {
+            let moved = || was(load).is_none_or(|was| was.started != load.started);
+            load.is_busy() || (load.started > 0 && (whole || moved()))
+        };
+        let mut routes: Vec<RouteDemand> = loads.iter().filter(is_told).map(to_wire).collect();
         if routes.len() > MOST_ROUTES {
             // What is held matters most.
             routes.sort_by_key(|route| route.pending == 0 && route.in_flight == 0);
             routes.truncate(MOST_ROUTES);
         }
-        self.told = loads;
+        let busy = loads.into_iter().filter(RouteLoad::is_busy);
+        self.busy = busy.map(|load| (load.route.clone(), load)).collect();
         self.sequence += 1;
         Some(Report {
             sequence: self.sequence,
             routes,
         })
     }
-
-    /// What was last told of the counter of the route that is at `index` by now.
-    fn counter_told(&self, index: usize, load: &RouteLoad) -> u64 {
-        // Routes come and go seldom.
-        let same_place = self.told.get(index).filter(|told| told.route == load.route);
-        let told = same_place.or_else(|| {
-            let found = self.told.binary_search_by(|told| told.route.cmp(&load.route));
-            self.told.get(found.ok()?)
-        });
-        told.map_or(0, |told| told.started)
-    }
-}
-
-fn holds(load: &RouteLoad) -> bool {
-    load.pending > 0 || load.in_flight > 0
 }
 
 fn to_wire(load: &RouteLoad) -> RouteDemand {
@@ -84,8 +75,6 @@ fn to_wire(load: &RouteLoad) -> RouteDemand {
 
 #[cfg(test)]
 mod tests {
-    use dormouse_core::routes::RouteKey;
-
     use super::*;
 
     fn load(name: &str, pending: u32, in_flight: u32, started: u64) -> RouteLoad {
@@ -117,34 +106,51 @@ mod tests {
     #[test]
     fn a_report_has_the_routes_that_hold_something_or_were_used_since_the_one_before() {
         let mut scribe = Scribe::default();
-        let idle = load("idle", 0, 0, 0);
-        let seen = write(&mut scribe, &[load("a", 2, 0, 2), idle.clone()], false);
-        assert_eq!(seen, Some((1, vec![entry("a", 2, 0, 2)])));
-        let seen = write(&mut scribe, &[load("a", 0, 2, 2), idle.clone()], false);
-        assert_eq!(seen, Some((2, vec![entry("a", 0, 2, 2)])));
-        let seen = write(&mut scribe, &[load("a", 0, 0, 3), idle.clone()], false);
-        assert_eq!(
-            seen,
-            Some((3, vec![entry("a", 0, 0, 3)])),
-            "it came and went in between"
-        );
+        let mut next = |loads: &[RouteLoad]| write(&mut scribe, loads, false);
+        assert_eq!(next(&[load("a", 2, 0, 2)]), Some((1, vec![entry("a", 2, 0, 2)])));
+        assert_eq!(next(&[load("a", 2, 0, 2)]), None);
+        assert_eq!(next(&[load("a", 0, 2, 2)]), Some((2, vec![entry("a", 0, 2, 2)])));
+        assert_eq!(next(&[load("a", 0, 0, 2)]), Some((3, vec![])), "it holds nothing");
+        assert_eq!(next(&[]), None, "and nobody looks at it any more");
+        let came_and_went = next(&[load("a", 0, 0, 3)]);
+        assert_eq!(came_and_went, Some((4, vec![entry("a", 0, 0, 3)])));
         let b = load("b", 0, 1, 1);
-        let seen = write(&mut scribe, &[load("a", 0, 0, 3), b.clone(), idle.clone()], false);
-        assert_eq!(seen, Some((4, vec![entry("b", 0, 1, 1)])), "a stays as it was");
-        let seen = write(&mut scribe, &[b, idle], false);
-        assert_eq!(seen, Some((5, vec![entry("b", 0, 1, 1)])), "a route was removed");
+        assert_eq!(
+            next(&[b]),
+            Some((5, vec![entry("b", 0, 1, 1)])),
+            "a stays as it was"
+        );
+        assert_eq!(next(&[]), Some((6, vec![])), "a route was removed");
     }
 
     #[test]
-    fn nothing_new_is_no_report_unless_a_whole_one_is_asked_for() {
+    fn those_that_hold_something_are_looked_at_again() {
         let mut scribe = Scribe::default();
+        write(
+            &mut scribe,
+            &[load("a", 0, 0, 2), load("b", 1, 0, 1), load("c", 0, 1, 4)],
+            false,
+        );
+        let names: Vec<_> = scribe.busy().map(|route| route.name.to_string()).collect();
+        assert_eq!(names, ["b", "c"]);
+    }
+
+    #[test]
+    fn a_whole_report_has_every_counter_that_ever_moved() {
+        let mut scribe = Scribe::default();
+        assert_eq!(
+            write(&mut scribe, &[], false),
+            Some((1, vec![])),
+            "the first tells of itself"
+        );
         let loads = [load("a", 0, 0, 7), load("b", 0, 0, 0)];
-        assert!(write(&mut scribe, &loads, false).is_some());
-        assert_eq!(write(&mut scribe, &loads, false), None);
         assert_eq!(
             write(&mut scribe, &loads, true),
-            Some((2, vec![entry("a", 0, 0, 7)])),
-            "with every counter that ever moved"
+            Some((2, vec![entry("a", 0, 0, 7)]))
+        );
+        assert_eq!(
+            write(&mut scribe, &loads, true),
+            Some((3, vec![entry("a", 0, 0, 7)]))
         );
     }
 

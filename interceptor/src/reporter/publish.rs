@@ -14,7 +14,7 @@ use super::bulletin::{Bulletin, Scribe};
 
 /// Looks at the data plane that nothing hastened, and so reports of changes: 20 in a second at most.
 const CHANGES: Duration = Duration::from_millis(50);
-/// The share of a processor that those may take, however many routes there are: one in so many.
+/// The share of a processor that those may take, however many routes are in use: one in so many.
 const SHARE: u32 = 20;
 /// After each look comes a pause of at least this, and as long as the look took.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -80,7 +80,11 @@ impl Publisher {
     }
 
     fn publish(&mut self, whole: bool) {
-        let loads = self.demand.snapshot();
+        let loads = if whole {
+            self.demand.snapshot()
+        } else {
+            self.demand.changes(self.scribe.busy())
+        };
         if let Some(report) = self.scribe.write(loads, whole) {
             self.bulletins.send_replace(Bulletin {
                 // Before the first, nothing was told of any counter.

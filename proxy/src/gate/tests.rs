@@ -51,7 +51,7 @@ impl Rig {
     }
 
     fn waiter(&self, place: Place) -> Waiter {
-        let in_flight = InFlight::begin(Arc::clone(&self.route));
+        let in_flight = InFlight::begin(Arc::clone(&self.route), &self.shared);
         let pending = in_flight.into_pending(&self.shared).unwrap();
         let turn = self.route.state().gate().join(place);
         self.route.state().pump();
