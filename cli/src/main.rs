@@ -1,9 +1,12 @@
 //! `dormouse`: arguments and nothing else.
 
+use std::env;
+use std::ffi::OsStr;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::builder::Resettable;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use dormouse_interceptor::InterceptorArgs;
 use dormouse_operator::{OperatorArgs, ReleaseArgs};
 use tikv_jemallocator::Jemalloc;
@@ -30,7 +33,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let is_empty = |name: &OsStr| env::var_os(name).is_some_and(|value| value.is_empty());
+    let cli = Cli::from_arg_matches(&command(is_empty).get_matches()).unwrap_or_else(|error| error.exit());
     let result = runtime().and_then(|runtime| match cli.command {
         Command::Operator(args) => runtime.block_on(dormouse_operator::run(*args)),
         Command::Interceptor(args) => runtime.block_on(dormouse_interceptor::run(*args)),
@@ -43,6 +47,17 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The command line. A variable that is there but empty counts as one that is not there, as KEDA and its add-on have it:
+/// charts and overlays write those.
+fn command(is_empty: impl Fn(&OsStr) -> bool) -> clap::Command {
+    Cli::command().mut_subcommands(|command| {
+        command.mut_args(|arg| match arg.get_env() {
+            Some(name) if is_empty(name) => arg.env(Resettable::Reset),
+            _ => arg,
+        })
+    })
 }
 
 /// A thread per processor, and at least two: code that holds on to one must not stop everything else.
@@ -58,10 +73,24 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use super::command;
 
     #[test]
     fn the_command_line_is_consistent() {
-        super::Cli::command().debug_assert();
+        command(|_| false).debug_assert();
+    }
+
+    #[test]
+    fn an_empty_variable_is_one_that_is_not_there() {
+        const NAME: &str = "KEDA_HTTP_CONNECT_TIMEOUT";
+        let variables = |command: clap::Command| {
+            let interceptor = command.find_subcommand("interceptor").cloned().unwrap();
+            let names = interceptor.get_arguments().filter_map(|arg| arg.get_env());
+            names.map(|name| name.to_owned()).collect::<Vec<_>>()
+        };
+        let (all, others) = (variables(command(|_| false)), variables(command(|name| name == NAME)));
+        assert!(all.iter().any(|name| name == NAME), "{all:?}");
+        assert!(!others.iter().any(|name| name == NAME), "{others:?}");
+        assert_eq!(others.len(), all.len() - 1);
     }
 }

@@ -175,7 +175,8 @@ pub async fn sleeps(namespace: &Namespace, deadline: Duration) -> Result<()> {
     until("the application sleeps", deadline, async || {
         let wanted = replicas(namespace).await?;
         ensure!(wanted == 0, "{wanted} pods are wanted");
-        let pods = namespace.kubectl(&["get", "pods", "--output=name"]).await?;
+        let pods = ["get", "pods", "--selector=app=http-echo", "--output=name"];
+        let pods = namespace.kubectl(&pods).await?;
         ensure!(
             pods.trim().is_empty(),
             "there are {}",

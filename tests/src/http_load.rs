@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
+use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::client_pod::{ClientPod, Errand, Outcome, Task};
 use crate::visitor::{Http1, Visitor};
 
 /// An answer must be there by then.
@@ -22,7 +24,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const TOLD: usize = 10;
 
 /// What came of the requests.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Tally {
     /// Those that were answered as they should.
     pub done: u64,
@@ -76,7 +78,7 @@ impl Tally {
 
 /// Clients at work, until they are stopped.
 pub struct Load {
-    workers: JoinSet<Tally>,
+    workers: JoinSet<Result<Tally>>,
     stop: CancellationToken,
     done: Arc<AtomicU64>,
 }
@@ -88,6 +90,16 @@ impl Load {
         let stop = CancellationToken::new();
         let done = Arc::new(AtomicU64::new(0));
         let mut workers = JoinSet::new();
+        if let Some(pod) = visitor.pod() {
+            let errand = visitor.errand(Task::Load {
+                clients,
+                method: method.to_string(),
+                path: path.to_owned(),
+                pause,
+            });
+            workers.spawn(elsewhere(pod.clone(), errand, stop.clone()));
+            return Self { workers, stop, done };
+        }
         for _ in 0..clients {
             let client = Client {
                 visitor: visitor.clone(),
@@ -102,7 +114,7 @@ impl Load {
         Self { workers, stop, done }
     }
 
-    /// Requests that were answered so far.
+    /// Requests that were answered so far; of those in a pod nothing is known before they are stopped.
     #[must_use]
     pub fn done(&self) -> u64 {
         self.done.load(Ordering::Relaxed)
@@ -116,9 +128,25 @@ impl Load {
         self.stop.cancel();
         let mut sum = Tally::default();
         while let Some(tally) = self.workers.join_next().await {
-            sum.add(tally.context("a client panicked")?);
+            sum.add(tally.context("a client panicked")??);
         }
         Ok(sum)
+    }
+}
+
+/// A load in a pod, until it is stopped.
+async fn elsewhere(pod: ClientPod, errand: Errand, stop: CancellationToken) -> Result<Tally> {
+    let mut load = std::pin::pin!(pod.run(&errand));
+    let outcome = tokio::select! {
+        outcome = &mut load => outcome?,
+        () = stop.cancelled() => {
+            pod.stop().await?;
+            load.await?
+        }
+    };
+    match outcome {
+        Outcome::Load(tally) => Ok(tally),
+        other => bail!("{other:?} of a load"),
     }
 }
 
@@ -133,7 +161,7 @@ struct Client {
 }
 
 impl Client {
-    async fn work(mut self, stop: CancellationToken, pause: Duration) -> Tally {
+    async fn work(mut self, stop: CancellationToken, pause: Duration) -> Result<Tally> {
         while !stop.is_cancelled() {
             let began = Instant::now();
             let ended = timeout(DEADLINE, self.request()).await;
@@ -151,7 +179,7 @@ impl Client {
             self.tally.slowest = self.tally.slowest.max(began.elapsed());
             tokio::time::sleep(pause).await;
         }
-        self.tally
+        Ok(self.tally)
     }
 
     async fn request(&mut self) -> Result<()> {

@@ -10,6 +10,7 @@
 //! sets. Whatever is missing is an error that says so, never a reason to pass.
 
 pub mod black_hole;
+pub mod client_pod;
 pub mod cluster;
 pub mod command;
 pub mod example;
@@ -40,6 +41,7 @@ pub mod visitor;
 pub mod wait;
 
 pub use black_hole::BlackHole;
+pub use client_pod::ClientPod;
 pub use cluster::Cluster;
 pub use fleet::Fleet;
 pub use http_echo::HttpEcho;

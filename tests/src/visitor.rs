@@ -14,6 +14,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
@@ -21,6 +22,7 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::client_pod::{ClientPod, Errand, Outcome, Task};
 use crate::cluster::Cluster;
 use crate::install::Installation;
 use crate::wait::until;
@@ -29,7 +31,7 @@ use crate::wait::until;
 const COLD: &str = "x-keda-http-cold-start";
 
 /// A way to speak HTTP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Way {
     /// `GET` of HTTP/1.1.
     Get,
@@ -67,7 +69,7 @@ impl fmt::Display for Way {
 }
 
 /// What came of a request that was answered as it should.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Visit {
     /// From the first byte sent to the last one received.
     pub took: Duration,
@@ -83,6 +85,8 @@ pub struct Visitor {
     address: SocketAddr,
     host: String,
     deadline: Duration,
+    /// Where its requests are made, if not here.
+    pod: Option<ClientPod>,
 }
 
 impl Visitor {
@@ -120,6 +124,29 @@ impl Visitor {
             address,
             host: host.to_owned(),
             deadline: Duration::from_secs(60),
+            pod: None,
+        }
+    }
+
+    /// The same, but its requests are made in that pod.
+    #[must_use]
+    pub fn in_pod(mut self, pod: &ClientPod) -> Self {
+        self.pod = Some(pod.clone());
+        self
+    }
+
+    /// The pod in which its requests are made, if they are not made here.
+    pub(crate) fn pod(&self) -> Option<&ClientPod> {
+        self.pod.as_ref()
+    }
+
+    /// Something to do in its pod.
+    pub(crate) fn errand(&self, task: Task) -> Errand {
+        Errand {
+            address: self.address,
+            host: self.host.clone(),
+            deadline: self.deadline,
+            task,
         }
     }
 
@@ -147,6 +174,12 @@ impl Visitor {
     /// # Errors
     /// Whatever is not as it should be, with how long it took until then.
     pub async fn visit(&self, way: Way) -> Result<Visit> {
+        if let Some(pod) = &self.pod {
+            return match pod.run(&self.errand(Task::Visit(way))).await? {
+                Outcome::Visit(visit) => Ok(visit),
+                other => bail!("{other:?} of a visit"),
+            };
+        }
         let began = Instant::now();
         let visit = async {
             match way {
@@ -170,18 +203,20 @@ impl Visitor {
     ///
     /// # Errors
     /// When there is none.
-    pub async fn ask(&self, path: &str) -> Result<(StatusCode, HeaderMap, String)> {
+    pub async fn ask(&self, path: &str) -> Result<(StatusCode, String)> {
+        if let Some(pod) = &self.pod {
+            return match pod.run(&self.errand(Task::Ask(path.to_owned()))).await? {
+                Outcome::Ask { status, body } => Ok((StatusCode::from_u16(status)?, body)),
+                other => bail!("{other:?} of a question"),
+            };
+        }
         let asked = async {
             let mut sender = self.http1().await?;
             let request = self.request(Method::GET, path).body(Full::default())?;
             let answer = sender.0.send_request(request).await?;
-            let (parts, body) = answer.into_parts();
-            let body = body.collect().await.context("the body broke off")?.to_bytes();
-            Ok((
-                parts.status,
-                parts.headers,
-                String::from_utf8_lossy(&body).into_owned(),
-            ))
+            let status = answer.status();
+            let body = answer.into_body().collect().await.context("the body broke off")?;
+            Ok((status, String::from_utf8_lossy(&body.to_bytes()).into_owned()))
         };
         let ended = timeout(self.deadline, asked).await;
         ended.unwrap_or_else(|_elapsed| Err(anyhow!("no answer within {:?}", self.deadline)))

@@ -13,7 +13,7 @@ use crate::setup::images::{archive, recipe, reference};
 use crate::workspace::Workspace;
 
 /// The programs that run in pods, each as `localhost/<program>:dev`.
-const PROGRAMS: &[&str] = &["dormouse", "http-echo", "sqs-worker"];
+const PROGRAMS: &[&str] = &["dormouse", "http-clients", "http-echo", "sqs-worker"];
 
 /// Makes the images of what was built, and loads those that the node does not have yet.
 pub(crate) fn load(workspace: &Workspace, cache: &Cache, cluster: &Cluster, built: &Built) -> Result<()> {

@@ -81,7 +81,7 @@ async fn an_image_that_cannot_be_pulled_ends_in_a_504_that_says_so() -> Result<(
     })
     .await?;
     let began = Instant::now();
-    let (status, _, body) = sleeper.visitor.ask("/").await?;
+    let (status, body) = sleeper.visitor.ask("/").await?;
     let took = began.elapsed();
     ensure!(status == StatusCode::GATEWAY_TIMEOUT, "{status}: {body}");
     ensure!(
@@ -108,7 +108,7 @@ async fn a_pod_that_dies_with_a_request_in_hand_costs_that_one_alone() -> Result
         "answered after {:?}",
         next.took
     );
-    let (status, _, body) = cut.await??;
+    let (status, body) = cut.await??;
     ensure!(
         status == StatusCode::BAD_GATEWAY || status == StatusCode::OK,
         "the request that was cut off: {status}: {body}"

@@ -82,9 +82,9 @@ async fn insist(visitor: Visitor, deadline: Duration) -> Result<u32> {
     let mut again = 0;
     loop {
         match visitor.ask("/").await {
-            Ok((StatusCode::OK, _, _)) => return Ok(again),
+            Ok((StatusCode::OK, _)) => return Ok(again),
             // An answer that says no is none that a client would ask again for.
-            Ok((status, _, body)) => bail!("{status}: {body}"),
+            Ok((status, body)) => bail!("{status}: {body}"),
             Err(error) if began.elapsed() > deadline => return Err(error),
             Err(error) => {
                 eprintln!("asking again after {:?}: {error:#}", began.elapsed());

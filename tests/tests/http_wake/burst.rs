@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use dormouse_tests::http_echo::{NAME, sleeps};
-use dormouse_tests::{Cluster, HttpEcho, Installation, Load, Namespace, Timeline, Visitor};
+use dormouse_tests::{ClientPod, Cluster, HttpEcho, Installation, Load, Namespace, Timeline, Visitor};
 use http::{Method, StatusCode};
 use k8s_openapi::api::apps::v1::Deployment;
 use tokio::task::JoinSet;
@@ -31,7 +31,10 @@ async fn a_burst_gets_all_its_pods_at_once_and_the_next_one_keeps_them() -> Resu
         .target(TARGET)
         .most(30);
     echo.asleep(&cluster, &namespace).await?;
-    let visitor = Visitor::of(&cluster, &installation, echo.host()).await?;
+    let clients = ClientPod::start(&namespace).await?;
+    let visitor = Visitor::of(&cluster, &installation, echo.host())
+        .await?
+        .in_pod(&clients);
     let wanted = Timeline::of(namespace.api::<Deployment>(), NAME, |object| {
         object.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
     });
@@ -41,7 +44,7 @@ async fn a_burst_gets_all_its_pods_at_once_and_the_next_one_keeps_them() -> Resu
     for _ in 0..REQUESTS {
         let visitor = visitor.clone();
         burst.spawn(async move {
-            let (status, _, body) = visitor.ask("/burst?delay=200").await?;
+            let (status, body) = visitor.ask("/burst?delay=200").await?;
             ensure!(status == StatusCode::OK, "{status}: {body}");
             anyhow::Ok(Instant::now())
         });

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use dormouse_tests::http_echo::{replicas, sleeps};
-use dormouse_tests::{Cluster, HttpEcho, Installation, Namespace, Visitor, Way, logs, until};
+use dormouse_tests::{ClientPod, Cluster, HttpEcho, Installation, Namespace, Visitor, Way, logs, until};
 use http::StatusCode;
 use serde_json::json;
 
@@ -15,7 +15,10 @@ async fn a_request_wakes_what_sleeps_and_it_sleeps_again() -> Result<()> {
     let namespace = Namespace::create(&cluster, "http-first").await?;
     let echo = HttpEcho::new(format!("{}.example.org", namespace.name()));
     echo.asleep(&cluster, &namespace).await?;
-    let visitor = Visitor::of(&cluster, &installation, echo.host()).await?;
+    let clients = ClientPod::start(&namespace).await?;
+    let visitor = Visitor::of(&cluster, &installation, echo.host())
+        .await?
+        .in_pod(&clients);
 
     let first = visitor.visit(Way::Get).await.context("the first request")?;
     eprintln!("the first request was answered after {:?}", first.took);
@@ -55,7 +58,10 @@ async fn an_application_that_listens_late_is_not_waited_for_by_the_kubelets_watc
             json!(10),
         );
     echo.asleep(&cluster, &namespace).await?;
-    let visitor = Visitor::of(&cluster, &installation, echo.host()).await?;
+    let clients = ClientPod::start(&namespace).await?;
+    let visitor = Visitor::of(&cluster, &installation, echo.host())
+        .await?
+        .in_pod(&clients);
     let visit = visitor.visit(Way::Get).await?;
     eprintln!(
         "an application that listens after 1.5 s answered after {:?}",
@@ -78,7 +84,7 @@ async fn hosts_without_a_route_and_routes_without_a_service_are_told_so() -> Res
     let visitor = Visitor::of(&cluster, &installation, &host)
         .await?
         .within(Duration::from_secs(10));
-    let (status, _, _) = visitor.ask("/").await?;
+    let (status, _) = visitor.ask("/").await?;
     ensure!(
         status == StatusCode::NOT_FOUND,
         "a host that no route names: {status}"
@@ -102,7 +108,7 @@ async fn hosts_without_a_route_and_routes_without_a_service_are_told_so() -> Res
     })
     .await?;
     ensure!(told.contains("ServiceNotFound"), "{told}");
-    let (status, _, body) = visitor.ask("/").await?;
+    let (status, body) = visitor.ask("/").await?;
     ensure!(
         status == StatusCode::INTERNAL_SERVER_ERROR,
         "a Service that does not exist: {status}: {body}"

@@ -8,6 +8,8 @@ use dormouse_tests::visitor::{Visitor, Way};
 use dormouse_tests::{Cluster, Installation, Namespace};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::core::ApiResource;
 use serde_json::Value;
@@ -27,6 +29,10 @@ pub(crate) struct Sample {
     pub(crate) to_scale: f64,
     /// From the application's listening to the answer.
     pub(crate) listening_to_answer: f64,
+    /// From the kubelet's word of the pod's address to the EndpointSlice that has it.
+    pub(crate) address_to_slice: f64,
+    /// From the later of the application's listening and that EndpointSlice to the answer.
+    pub(crate) known_to_answer: f64,
     /// From the request to the answer.
     pub(crate) total: f64,
 }
@@ -43,6 +49,10 @@ pub(crate) struct ColdStarts<'a> {
     namespace: &'a Namespace,
     visitor: Visitor,
     awake: Tally,
+    /// Pods that have an address.
+    pods: Tally,
+    /// EndpointSlices that have one.
+    slices: Tally,
 }
 
 /// The example, asleep, of which the application listens so many milliseconds after its start.
@@ -54,18 +64,20 @@ pub(crate) async fn cold_starts<'a>(
 ) -> Result<ColdStarts<'a>> {
     let example = example(namespace, late);
     example.asleep(cluster, namespace).await?;
-    let deployments = Api::namespaced_with(
-        cluster.client(),
-        namespace.name(),
-        &ApiResource::erase::<Deployment>(&()),
-    );
+    let of = |resource: ApiResource| Api::namespaced_with(cluster.client(), namespace.name(), &resource);
     Ok(ColdStarts {
         namespace,
         visitor: Visitor::of(cluster, installation, example.host()).await?,
-        awake: Tally::follow(deployments, |object| {
+        awake: Tally::follow(of(ApiResource::erase::<Deployment>(&())), |object| {
             object.data["spec"]["replicas"]
                 .as_u64()
                 .is_some_and(|count| count > 0)
+        }),
+        pods: Tally::follow(of(ApiResource::erase::<Pod>(&())), |object| {
+            object.data["status"]["podIP"].is_string()
+        }),
+        slices: Tally::follow(of(ApiResource::erase::<EndpointSlice>(&())), |object| {
+            object.data["endpoints"][0]["addresses"][0].is_string()
         }),
     })
 }
@@ -78,6 +90,13 @@ pub(crate) fn example(namespace: &Namespace, late: u64) -> HttpEcho {
         .variable("LINGER_MS", 0)
 }
 
+/// When the newest object of these came to be so.
+async fn since(tally: &Tally, what: &str) -> Result<Instant> {
+    tally.reach(what, 1, PATIENCE).await?;
+    let newest = tally.since().into_values().max();
+    newest.with_context(|| format!("{what}, and no longer"))
+}
+
 impl ColdStarts<'_> {
     /// One cold start, and the way back to sleep.
     pub(crate) async fn sample(&self) -> Result<Sample> {
@@ -88,20 +107,17 @@ impl ColdStarts<'_> {
             .await
             .context("a cold start failed")?;
         let (answered, answered_at) = (Instant::now(), Timestamp::now());
-        self.awake
-            .reach("the Deployment has replicas", 1, PATIENCE)
-            .await?;
-        let scaled = self
-            .awake
-            .since()
-            .into_values()
-            .max()
-            .context("nothing was scaled")?;
+        let scaled = since(&self.awake, "the Deployment has replicas").await?;
+        let addressed = since(&self.pods, "the pod has an address").await?;
+        let listed = since(&self.slices, "the EndpointSlice has an address").await?;
         let listened_at = self.listened_at().await?;
         let millis = |from: Instant, to: Instant| to.saturating_duration_since(from).as_secs_f64() * 1000.0;
+        let listening_to_answer = answered_at.duration_since(listened_at).as_secs_f64() * 1000.0;
         Ok(Sample {
             to_scale: millis(began, scaled),
-            listening_to_answer: answered_at.duration_since(listened_at).as_secs_f64() * 1000.0,
+            listening_to_answer,
+            address_to_slice: millis(addressed, listed),
+            known_to_answer: millis(listed, answered).min(listening_to_answer),
             total: millis(began, answered),
         })
     }
