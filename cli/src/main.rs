@@ -88,7 +88,10 @@ mod tests {
             let names = interceptor.get_arguments().filter_map(|arg| arg.get_env());
             names.map(|name| name.to_owned()).collect::<Vec<_>>()
         };
-        let (all, others) = (variables(command(|_| false)), variables(command(|name| name == NAME)));
+        let (all, others) = (
+            variables(command(|_| false)),
+            variables(command(|name| name == NAME)),
+        );
         assert!(all.iter().any(|name| name == NAME), "{all:?}");
         assert!(!others.iter().any(|name| name == NAME), "{others:?}");
         assert_eq!(others.len(), all.len() - 1);

@@ -19,8 +19,14 @@ pub(crate) struct Busy {
 impl Busy {
     /// Notes that a route has something to do, after that was counted.
     pub(crate) fn note(&self, route: &Arc<RouteState>) {
+        // Of thousands of requests in a second one finds no mark: the others need not write.
+        if route.is_marked() {
+            return;
+        }
+        let mut noted = lock(&self.noted);
+        // Under the lock: who sees the mark knows that the next `take` has the route.
         if route.mark() {
-            lock(&self.noted).push(Arc::clone(route));
+            noted.push(Arc::clone(route));
         }
     }
 

@@ -25,10 +25,13 @@ pub struct RouteLoad {
 impl RouteLoad {
     fn of(route: &Route) -> Self {
         let load = route.load();
+        // A request that goes from one counter to the other meanwhile is in one of these: it is counted anew before it is
+        // counted no longer. One that was in none would not be looked for again.
+        let (before, in_flight, after) = (load.pending(), load.in_flight(), load.pending());
         Self {
             route: route.state().key().clone(),
-            pending: load.pending().max(u32::from(load.has_placeholder())),
-            in_flight: load.in_flight(),
+            pending: before.max(after).max(u32::from(load.has_placeholder())),
+            in_flight,
             started: load.started(),
         }
     }

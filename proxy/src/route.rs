@@ -185,10 +185,14 @@ impl RouteState {
         &self.gate
     }
 
-    /// Marks it as noted; says whether it was not. Sequentially consistent with the counters, as is [`Self::unmark`].
+    /// Whether it is marked as noted. Sequentially consistent with the counters, as is [`Self::unmark`].
+    pub(crate) fn is_marked(&self) -> bool {
+        self.marked.load(Ordering::SeqCst)
+    }
+
+    /// Marks it as noted; says whether it was not.
     pub(crate) fn mark(&self) -> bool {
-        // Of thousands of requests in a second one finds no mark: the others need not write.
-        !self.marked.load(Ordering::SeqCst) && !self.marked.swap(true, Ordering::SeqCst)
+        !self.marked.swap(true, Ordering::SeqCst)
     }
 
     /// Takes the mark away.

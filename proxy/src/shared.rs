@@ -121,6 +121,10 @@ impl Shared {
         for candidate in candidates {
             let old = before.remove(&candidate.key);
             let route = registry.route(&candidate.value, old.as_ref(), &self.config);
+            if old.is_none() && route.load().started() > 0 {
+                // It is back, and has more to tell than who looked at it meanwhile could know.
+                self.busy.note(route.state());
+            }
             registry.routes.insert(candidate.key.clone(), Arc::clone(&route));
             routes.push(Candidate {
                 key: candidate.key,

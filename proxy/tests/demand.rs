@@ -64,3 +64,20 @@ async fn changes_are_those_of_routes_that_had_requests_and_of_those_that_are_ask
     rig.routes([settings("web")]);
     assert_eq!(told(&demand.changes(those)), [], "both have gone");
 }
+
+#[tokio::test]
+async fn a_route_that_comes_back_is_told_with_what_is_still_under_way() {
+    let app = app::serve(|_| std::future::pending()).await;
+    let rig = Rig::serving(app.address);
+    let mut under_way = Raw::connect(rig.address()).await;
+    under_way.send(GET).await;
+    rig.until_load("web", 0, 1).await;
+    let demand = rig.proxy.demand();
+    let busy = demand.changes([]);
+    assert_eq!(told(&busy), [("web", 0, 1, 1)]);
+    rig.routes([]);
+    let those = busy.iter().map(|load| load.route.clone());
+    assert_eq!(told(&demand.changes(those)), []);
+    rig.routes([settings("web")]);
+    assert_eq!(told(&demand.changes([])), [("web", 0, 1, 1)]);
+}

@@ -16,6 +16,7 @@ use axum::{Json, Router};
 use http::Method;
 use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use tokio::sync::watch;
 
 use crate::http_load::{Load, Tally};
@@ -90,13 +91,19 @@ impl ClientPod {
     /// When it does not within a minute.
     pub async fn start(namespace: &Namespace) -> Result<Self> {
         const NAME: &str = "http-clients";
-        namespace
-            .apply(&format!(
-                "apiVersion: v1\nkind: Pod\nmetadata: {{name: {NAME}}}\nspec:\n  automountServiceAccountToken: false\n  \
-                 terminationGracePeriodSeconds: 1\n  containers:\n  - name: clients\n    image: localhost/{NAME}:dev\n    \
-                 imagePullPolicy: Never\n    readinessProbe: {{tcpSocket: {{port: {PORT}}}, periodSeconds: 1}}\n"
-            ))
-            .await?;
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": NAME},
+            "spec": {
+                "automountServiceAccountToken": false, "terminationGracePeriodSeconds": 1,
+                "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+                "containers": [{
+                    "name": "clients", "image": format!("localhost/{NAME}:dev"), "imagePullPolicy": "Never",
+                    "readinessProbe": {"tcpSocket": {"port": PORT}, "periodSeconds": 1},
+                    "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+                }],
+            },
+        });
+        namespace.apply(&pod.to_string()).await?;
         let ready = ["wait", "pod", NAME, "--for=condition=Ready", "--timeout=60s"];
         namespace
             .kubectl(&ready)

@@ -139,10 +139,13 @@ async fn elsewhere(pod: ClientPod, errand: Errand, stop: CancellationToken) -> R
     let mut load = std::pin::pin!(pod.run(&errand));
     let outcome = tokio::select! {
         outcome = &mut load => outcome?,
-        () = stop.cancelled() => {
+        () = stop.cancelled() => loop {
+            // The first word may overtake the order.
             pod.stop().await?;
-            load.await?
-        }
+            if let Ok(outcome) = timeout(Duration::from_secs(1), &mut load).await {
+                break outcome?;
+            }
+        },
     };
     match outcome {
         Outcome::Load(tally) => Ok(tally),

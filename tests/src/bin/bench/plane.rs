@@ -244,7 +244,9 @@ async fn until_listening(address: SocketAddr) -> Result<()> {
 
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
+    // Of an even number, both in the middle.
+    f64::midpoint(at(values.len() / 2), at(values.len().saturating_sub(1) / 2))
 }
 
 fn list(values: &[f64]) -> String {

@@ -45,17 +45,29 @@ pub(crate) async fn all(cluster: &Cluster, installation: &Installation, figures:
     say("500 requests, each for another target that sleeps");
     objects::define(cluster).await?;
     let mut took = Took::default();
+    let mut outcome = Ok(());
     for _ in 0..GROUPS {
         let field = Field::new(cluster).await?;
-        let outcome = edges(cluster, installation, &field, &mut took).await;
-        field.clear(Duration::from_secs(120)).await?;
-        outcome?;
+        outcome = edges(cluster, installation, &field, &mut took).await;
+        let cleared = field.clear(Duration::from_secs(120)).await;
+        outcome = outcome.and(cleared);
+        if outcome.is_err() {
+            break;
+        }
     }
     objects::undefine(cluster).await?;
     took.requests.sort_by(f64::total_cmp);
     took.patches.sort_by(f64::total_cmp);
-    let at = |share| percentile(&took.requests, share);
-    let note = |share: &str| format!("{share} of {EDGES} edges; seen by a watch");
+    let at = |share| {
+        outcome
+            .is_ok()
+            .then(|| percentile(&took.requests, share))
+            .flatten()
+    };
+    let note = |share: &str| match &outcome {
+        Ok(()) => format!("{share} of {EDGES} edges; seen by a watch"),
+        Err(error) => format!("{error:#}"),
+    };
     figures.add("request_to_scale_p50", at(0.5), "ms", 5.0, note("half"));
     figures.add("request_to_scale_p99", at(0.99), "ms", 10.0, note("99%"));
     figures.add("request_to_scale_max", at(1.0), "ms", None, "");
