@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, value_parser};
 use dormouse_core::routes::PathPrefix;
 use dormouse_kubernetes::Namespaces;
 use dormouse_proxy::NoWake;
@@ -60,24 +60,24 @@ pub struct InterceptorArgs {
     #[arg(long, env = "KEDA_RESPONSE_HEADER_TIMEOUT", hide = true, value_parser = period)]
     pub former_response_header_timeout: Option<Duration>,
     /// One attempt to connect to a pod.
-    #[arg(long, env = "KEDA_HTTP_CONNECT_TIMEOUT", default_value = "500ms", value_parser = period)]
+    #[arg(long, env = "KEDA_HTTP_CONNECT_TIMEOUT", default_value = "500ms", value_parser = some_period)]
     pub connect_timeout: Duration,
     /// Ends the wait for a ready pod where nothing else does.
-    #[arg(long, env = "DORMOUSE_MAX_HOLD", default_value = "15m", value_parser = period)]
+    #[arg(long, env = "DORMOUSE_MAX_HOLD", default_value = "15m", value_parser = some_period)]
     pub max_hold: Duration,
 
     /// How long a client may take for the head of a request.
-    #[arg(long, env = "DORMOUSE_REQUEST_HEADER_TIMEOUT", default_value = "60s", value_parser = period)]
+    #[arg(long, env = "DORMOUSE_REQUEST_HEADER_TIMEOUT", default_value = "60s", value_parser = some_period)]
     pub request_header_timeout: Duration,
     /// How long a client's connection is kept between two requests.
-    #[arg(long, env = "DORMOUSE_IDLE_TIMEOUT", default_value = "75s", value_parser = period)]
+    #[arg(long, env = "DORMOUSE_IDLE_TIMEOUT", default_value = "75s", value_parser = some_period)]
     pub idle_timeout: Duration,
 
     /// Requests of one route that wait, where the route sets no bound; 0 for the default of 10,000.
     #[arg(long, env = "KEDA_HTTP_COLD_START_MAX_PENDING_REQUESTS", default_value_t = 0)]
     pub cold_start_max_pending_requests: u32,
     /// Requests of all routes that wait.
-    #[arg(long, env = "DORMOUSE_MAX_PENDING_REQUESTS", default_value_t = 20_000)]
+    #[arg(long, env = "DORMOUSE_MAX_PENDING_REQUESTS", default_value_t = 20_000, value_parser = value_parser!(u32).range(1..))]
     pub max_pending_requests: u32,
     /// Connections of clients.
     #[arg(long, env = "DORMOUSE_MAX_CONNECTIONS", default_value_t = 32_768)]
@@ -91,10 +91,11 @@ pub struct InterceptorArgs {
     /// Send requests to pods; otherwise to the Service's own address, where meshes and session affinity want them.
     #[arg(long, env = "KEDA_HTTP_DIRECT_POD_ROUTING", action = ArgAction::Set, value_parser = BoolishValueParser::new(), num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = true)]
     pub direct_pod_routing: bool,
-    /// Idle connections that are kept to all pods, by each data thread.
+    /// Idle connections that are kept to all pods, by each data thread; 0 for no bound but that of each pod.
     #[arg(long, env = "KEDA_HTTP_MAX_IDLE_CONNS", default_value_t = 1000)]
     pub max_idle_conns: usize,
-    /// Idle connections that are kept to one pod, by each data thread.
+    /// Idle connections that are kept to one pod, by each data thread; never more than 64, or twice the route's concurrency
+    /// target where that is more.
     #[arg(long, env = "KEDA_HTTP_MAX_IDLE_CONNS_PER_HOST", default_value_t = 200)]
     pub max_idle_conns_per_host: usize,
     /// Networks whose X-Forwarded headers are believed, separated by commas; all unless given.
@@ -154,7 +155,9 @@ impl InterceptorArgs {
         }
         config.bounds.connections = self.max_connections;
         config.bounds.pending = self.max_pending_requests;
-        config.bounds.idle = self.max_idle_conns;
+        config.bounds.idle = Some(self.max_idle_conns)
+            .filter(|max| *max > 0)
+            .unwrap_or(usize::MAX);
         config.bounds.idle_per_endpoint = self.max_idle_conns_per_host;
         if self.cold_start_max_pending_requests > 0 {
             config.bounds.pending_per_route = self.cold_start_max_pending_requests;
@@ -203,6 +206,14 @@ impl InterceptorArgs {
 fn period(text: &str) -> Result<Duration, String> {
     duration(text)
         .ok_or_else(|| format!("{text:?} is no duration: forms such as 500ms, 30s and 1m30s are accepted"))
+}
+
+/// A value of a flag that cannot do without one.
+fn some_period(text: &str) -> Result<Duration, String> {
+    match period(text)? {
+        Duration::ZERO => Err(format!("{text:?} is no time at all: one above 0 is accepted")),
+        time => Ok(time),
+    }
 }
 
 /// A value of a flag.
@@ -275,6 +286,7 @@ mod tests {
         assert_eq!(timeouts.response_header, None);
         assert_eq!(timeouts.readiness, Some(Duration::from_secs(90)));
         assert_eq!(args.drain(), Duration::from_secs(600), "something has to end it");
+        assert_eq!(parse(&["--max-idle-conns=0"]).proxy().bounds.idle, usize::MAX);
     }
 
     #[test]
@@ -352,6 +364,13 @@ mod tests {
             "KEDA_HTTP_TLS_MAX_VERSION",
             "KEDA_HTTP_TLS_CIPHER_SUITES",
             "KEDA_HTTP_TLS_CURVE_PREFERENCES",
+            "DORMOUSE_IDLE_TIMEOUT",
+            "DORMOUSE_MAX_CONNECTIONS",
+            "DORMOUSE_MAX_HOLD",
+            "DORMOUSE_MAX_PENDING_REQUESTS",
+            "DORMOUSE_NO_WAKE_PATHS",
+            "DORMOUSE_NO_WAKE_USER_AGENTS",
+            "DORMOUSE_REQUEST_HEADER_TIMEOUT",
         ] {
             assert!(names.contains(&name), "{name}");
         }
@@ -363,6 +382,9 @@ mod tests {
             ("--request-timeout=5", "500ms"),
             ("--operators=operators.keda.svc", "operators.keda.svc:9091"),
             ("--operators=:9091", "operators.keda.svc:9091"),
+            ("--connect-timeout=0s", "above 0"),
+            ("--max-hold=0s", "above 0"),
+            ("--max-pending-requests=0", "1.."),
         ] {
             let error = Cli::try_parse_from(["dormouse", flag]).unwrap_err().to_string();
             assert!(error.contains(accepted), "{error}");

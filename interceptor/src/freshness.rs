@@ -4,6 +4,7 @@
 //! does one that is silent. What is known stays in use meanwhile: requests of known routes go on. But a process that has not
 //! heard of changes for long should leave the requests to others that have.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,8 +12,12 @@ use dormouse_kubernetes::{Readable, Watch, Watchable};
 use dormouse_runtime::admin::Ready;
 use tokio::time::{Instant, sleep};
 
-/// Failures that are further apart are two outages: a try takes a few seconds, and so does the pause before the next.
-const APART: Duration = Duration::from_secs(20);
+/// A try fails within seconds, and then comes a pause of seconds: what fails again later than that has worked in between.
+const SOON: Duration = Duration::from_secs(20);
+/// Unless it is a server that takes the connection and is silent: that is found out after a minute.
+const SILENT: Range<Duration> = Duration::from_secs(55)..Duration::from_secs(75);
+/// Fewer failures than these are hiccups, however far apart.
+const SEVERAL: u32 = 3;
 /// An outage that lasted for so long. An API server that is replaced is away for less.
 const LOST: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_secs(1);
@@ -28,6 +33,7 @@ struct Outage {
     watch: &'static str,
     first: Instant,
     last: Instant,
+    failures: u32,
 }
 
 impl Freshness {
@@ -58,13 +64,20 @@ impl Freshness {
     fn failed(&self, watch: &'static str) {
         let now = Instant::now();
         let mut outages = self.outages.lock().unwrap_or_else(PoisonError::into_inner);
-        outages.retain(|outage| now - outage.last < APART);
+        outages.retain(|outage| {
+            let apart = now - outage.last;
+            outage.watch != watch || apart < SOON || SILENT.contains(&apart)
+        });
         match outages.iter_mut().find(|outage| outage.watch == watch) {
-            Some(outage) => outage.last = now,
+            Some(outage) => {
+                outage.last = now;
+                outage.failures += 1;
+            }
             None => outages.push(Outage {
                 watch,
                 first: now,
                 last: now,
+                failures: 1,
             }),
         }
     }
@@ -77,9 +90,10 @@ impl Freshness {
     /// The watches that have been failing for too long.
     fn lost(&self) -> Vec<&'static str> {
         let outages = self.outages.lock().unwrap_or_else(PoisonError::into_inner);
-        let lasting = outages
-            .iter()
-            .filter(|outage| outage.last.elapsed() < APART && outage.last - outage.first >= LOST);
+        let lasting = outages.iter().filter(|outage| {
+            let lasts = outage.last.elapsed() < SILENT.end && outage.last - outage.first >= LOST;
+            lasts && outage.failures >= SEVERAL
+        });
         lasting.map(|outage| outage.watch).collect()
     }
 }
@@ -106,7 +120,7 @@ mod tests {
         );
         failing(&freshness, "routes", 12).await;
         assert_eq!(freshness.lost(), ["routes"]);
-        sleep(APART).await;
+        sleep(SILENT.end).await;
         assert!(freshness.lost().is_empty(), "it works again");
         failing(&freshness, "routes", 66).await;
         assert_eq!(freshness.lost(), ["routes"]);
@@ -116,8 +130,25 @@ mod tests {
         assert!(freshness.lost().is_empty(), "it was heard");
         failing(&freshness, "slices", 6).await;
         sleep(Duration::from_secs(40)).await;
-        failing(&freshness, "slices", 6).await;
+        failing(&freshness, "slices", 24).await;
         assert!(freshness.lost().is_empty(), "two short outages are no long one");
+        for _ in 0..4 {
+            sleep(Duration::from_secs(50)).await;
+            freshness.failed("slices");
+        }
+        assert!(freshness.lost().is_empty(), "nor are many");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_whose_server_says_nothing_is_lost_too() {
+        let freshness = Freshness::default();
+        for _ in 0..2 {
+            freshness.failed("routes");
+            sleep(Duration::from_secs(61)).await;
+        }
+        assert!(freshness.lost().is_empty(), "two hiccups are no outage");
+        freshness.failed("routes");
+        assert_eq!(freshness.lost(), ["routes"]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -52,3 +52,25 @@ fn values(map: &ConfigMap) -> BTreeMap<String, Bytes> {
         .map(|(key, bytes)| (key.clone(), Bytes::from(bytes.0.clone())));
     texts.chain(rest).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn texts_and_bytes_are_taken_as_they_are() {
+        let map = json!({
+            "metadata": {"name": "pages"}, "data": {"sorry.html": "<p>Sorry</p>"}, "binaryData": {"dot.gif": "R0lGODlhAQ=="},
+        });
+        let values = values(&serde_json::from_value(map).unwrap());
+        let values: Vec<_> = values.iter().map(|(key, value)| (&**key, &**value)).collect();
+        assert_eq!(
+            values,
+            [("dot.gif", &b"GIF89a\x01"[..]), ("sorry.html", b"<p>Sorry</p>")]
+        );
+        let empty = json!({"metadata": {"name": "pages"}, "data": null});
+        assert!(super::values(&serde_json::from_value(empty).unwrap()).is_empty());
+    }
+}

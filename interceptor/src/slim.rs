@@ -117,12 +117,21 @@ mod raw {
     struct ServicePort {
         name: String,
         port: u16,
+        protocol: Option<String>,
         app_protocol: Option<String>,
+    }
+
+    impl ServicePort {
+        /// Of UDP there may be a port of the same number.
+        fn is_tcp(&self) -> bool {
+            matches!(self.protocol.as_deref(), None | Some("" | "TCP"))
+        }
     }
 
     impl From<Service> for super::Service {
         fn from(Service { spec }: Service) -> Self {
-            let ports = spec.ports.iter().map(|port| super::ServicePort {
+            let ports = spec.ports.iter().filter(|port| port.is_tcp());
+            let ports = ports.map(|port| super::ServicePort {
                 name: shared_name(&port.name),
                 number: port.port,
                 protocol: protocol(port.app_protocol.as_deref()),
@@ -240,6 +249,33 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_is_spoken_at_a_port_is_what_it_says() {
+        let ports = json!([
+            {"name": "dns", "port": 443, "protocol": "UDP", "appProtocol": "kubernetes.io/h2c"},
+            {"name": "a", "port": 443, "protocol": "TCP", "appProtocol": "https"},
+            {"name": "b", "port": 444, "appProtocol": "kubernetes.io/wss"},
+            {"name": "c", "port": 445, "appProtocol": "kubernetes.io/h2c"},
+            {"name": "d", "port": 446, "appProtocol": "kubernetes.io/ws"},
+            {"name": "e", "port": 447, "appProtocol": "example.com/own"},
+            {"name": "f", "port": 448},
+        ]);
+        let service: Service = serde_json::from_value(json!({"spec": {"ports": ports}})).unwrap();
+        let ports = service.ports.iter();
+        let spoken: Vec<_> = ports.map(|port| (&*port.name, port.protocol)).collect();
+        assert_eq!(
+            spoken,
+            [
+                ("a", Protocol::Https),
+                ("b", Protocol::Https),
+                ("c", Protocol::H2c),
+                ("d", Protocol::Http1),
+                ("e", Protocol::Http1),
+                ("f", Protocol::Http1),
+            ]
+        );
+    }
 
     #[test]
     fn a_slice_without_an_address_is_one_without_an_endpoint() {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args};
 use dormouse_kubernetes::Namespaces;
 use dormouse_runtime::telemetry::{Encoder, LogLevel, TimeEncoding};
@@ -18,7 +19,7 @@ use crate::demand::DemandArgs;
 #[derive(Args, Clone, Debug)]
 pub struct OperatorArgs {
     /// Stand for election before writing anything; needed with more than one replica.
-    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
+    #[arg(long, action = ArgAction::Set, value_parser = BoolishValueParser::new(), num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
     pub leader_elect: bool,
     /// Name of the Lease.
     #[arg(long, default_value = "operator.keda.sh")]
@@ -54,10 +55,10 @@ pub struct OperatorArgs {
     #[arg(long, default_value = "cluster.local")]
     pub k8s_cluster_domain: String,
     /// Make and rotate the serving certificate.
-    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
+    #[arg(long, action = ArgAction::Set, value_parser = BoolishValueParser::new(), num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
     pub enable_cert_rotation: bool,
     /// Write the CA into the APIService.
-    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = true)]
+    #[arg(long, action = ArgAction::Set, value_parser = BoolishValueParser::new(), num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = true)]
     pub enable_apiservice_patching: bool,
     /// Life of a serving certificate; it is replaced after two thirds of it. As 8760h, 90m or 60s.
     #[arg(long, default_value = "8760h")]
@@ -74,7 +75,7 @@ pub struct OperatorArgs {
     #[arg(long, default_value = "")]
     pub aws_endpoint_allow: HostList,
     /// Refuse a ClusterTriggerAuthentication that does not name its hosts, instead of warning.
-    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
+    #[arg(long, action = ArgAction::Set, value_parser = BoolishValueParser::new(), num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
     pub require_allowed_hosts: bool,
     /// Log level: debug, info, error or a number.
     #[arg(long, default_value = "info")]
@@ -86,7 +87,7 @@ pub struct OperatorArgs {
     #[arg(long, default_value = "rfc3339")]
     pub zap_time_encoding: TimeEncoding,
     /// Tell the durations of HTTP requests apart by namespace, object, trigger and metric.
-    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
+    #[arg(long, action = ArgAction::Set, value_parser = BoolishValueParser::new(), num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
     pub enable_high_cardinality_metrics_labels: bool,
     /// Kubeconfig file, outside of a cluster.
     #[arg(long)]
@@ -114,13 +115,13 @@ pub struct OperatorArgs {
     #[arg(long, env = "KEDA_CLUSTER_OBJECT_NAMESPACE")]
     pub cluster_object_namespace: Option<String>,
     /// Read Secrets in the cluster object namespace only.
-    #[arg(long, env = "KEDA_RESTRICT_SECRET_ACCESS", action = ArgAction::Set, default_value_t = false)]
+    #[arg(long, env = "KEDA_RESTRICT_SECRET_ACCESS", action = ArgAction::Set, value_parser = BoolishValueParser::new(), default_value_t = false)]
     pub restrict_secret_access: bool,
     /// Deadline of a read whose trigger sets none, in milliseconds.
     #[arg(long, env = "KEDA_HTTP_DEFAULT_TIMEOUT", default_value_t = 3000)]
     pub http_default_timeout: u64,
     /// Open a new connection for each read.
-    #[arg(long, env = "KEDA_HTTP_DISABLE_KEEP_ALIVE", action = ArgAction::Set, default_value_t = false)]
+    #[arg(long, env = "KEDA_HTTP_DISABLE_KEEP_ALIVE", action = ArgAction::Set, value_parser = BoolishValueParser::new(), default_value_t = false)]
     pub http_disable_keep_alive: bool,
     /// Lowest TLS version for reads: TLS12 or TLS13.
     #[arg(long, env = "KEDA_HTTP_MIN_TLS_VERSION", default_value = "TLS12")]

@@ -23,7 +23,7 @@ use crate::route::{Route, RouteNumber};
 use crate::stats::{HoldEnd, Tally};
 use crate::upstream::{Known, Protocol, TlsName, Upstream};
 
-/// How long a request goes on after its endpoint did not take it, if there are no others.
+/// How long a request goes on after its endpoint did not take it, if there are no others and nobody said how long it waits.
 const KEEP_TRYING: Duration = Duration::from_secs(60);
 
 /// A request on its way to an endpoint.
@@ -132,7 +132,7 @@ impl Admission {
 
     /// Notes that an endpoint failed the request before anything of it was done.
     pub(crate) fn failed(&mut self, peer: u64, how: String) {
-        if self.failed.is_none() {
+        if self.failed.is_none() && !self.route.waits().readiness_is_set {
             self.patience = self.patience.min(Instant::now() + KEEP_TRYING);
         }
         self.failed = Some((peer, how));

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use dormouse_core::routes::RouteKey;
 use http::header::{HOST, USER_AGENT};
-use http::{HeaderMap, HeaderName, Method, StatusCode, Version, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, request};
 use tokio::time::Instant;
 
 use crate::access::{AccessLog, Entry};
@@ -15,6 +15,8 @@ use crate::failure::Failure;
 use crate::route::{Route, RouteNumber};
 use crate::stats::{MethodLabel, Status};
 use crate::trace::{About, Tracing};
+
+const COLD_START: HeaderName = HeaderName::from_static("x-keda-http-cold-start");
 
 /// A request that is being answered, until this is dropped: that is when its response has ended.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub(crate) struct Exchange {
     route: Option<RouteNumber>,
     /// `None` until there is an answer; a request that ends without one has a client that left.
     status: Option<Status>,
+    /// Whether it had to wait for an endpoint of its route, once it has one.
+    cold: Option<bool>,
     record: Option<Box<Record>>,
 }
 
@@ -57,6 +61,7 @@ impl Exchange {
             method: MethodLabel::of(&head.method),
             route: None,
             status: None,
+            cold: None,
             record,
             client,
         }
@@ -96,6 +101,22 @@ impl Exchange {
         let Some(record) = &mut self.record else { return };
         if let Some(tracing) = &mut record.tracing {
             tracing.send(endpoint, headers, &self.client.worker.random);
+        }
+    }
+
+    /// It has an endpoint, for which it had to wait or not; `None` where that is no matter of a cold start.
+    pub(crate) fn passes(&mut self, cold: Option<bool>) {
+        self.cold = cold;
+    }
+
+    /// What its client is told of that, whatever comes of it; nothing where that is not wanted.
+    pub(crate) fn tell_cold(&self, headers: &mut HeaderMap) {
+        if let Some(cold) = self
+            .cold
+            .filter(|_| self.client.worker.shared.config.cold_start_header)
+        {
+            let value = if cold { "true" } else { "false" };
+            headers.insert(COLD_START, HeaderValue::from_static(value));
         }
     }
 

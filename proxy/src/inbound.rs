@@ -1,6 +1,6 @@
 //! Which requests are let in: those that every reader down the line takes for the same one request.
 
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING};
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Uri, Version, request};
 
@@ -20,7 +20,25 @@ pub(crate) fn normalize(head: &mut request::Parts) -> Result<(), Failure> {
     if let Some(host) = host {
         head.headers.insert(HOST, host);
     }
+    if head.version == Version::HTTP_2 {
+        join_cookies(&mut head.headers);
+    }
     Ok(())
+}
+
+/// HTTP/2 may send cookies piece by piece; everybody else expects them in one line (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let pieces: Vec<&[u8]> = headers
+        .get_all(COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if pieces.len() > 1
+        && let Ok(mut whole) = HeaderValue::from_bytes(&pieces.join(&b"; "[..]))
+    {
+        whole.set_sensitive(headers.get_all(COOKIE).iter().any(HeaderValue::is_sensitive));
+        headers.insert(COOKIE, whole);
+    }
 }
 
 /// The host of a normalised request; empty for an HTTP/1.0 one without.

@@ -16,7 +16,7 @@ mod tls;
 mod tries;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use dormouse_core::endpoints::Standing;
@@ -48,24 +48,30 @@ impl Plan {
 }
 
 /// Begins to probe a peer of an upstream, unless it is being probed or may not be.
-pub(crate) fn start(shared: &Shared, upstream: &Arc<Upstream>, peer: Arc<Peer>, standing: Standing) {
+pub(crate) fn start(shared: &Arc<Shared>, upstream: &Arc<Upstream>, peer: Arc<Peer>, standing: Standing) {
     let plan = match (standing, peer.pod()) {
         // Ready already, so that to take connections is all that it lacks.
         (Standing::Ready, _) => Arc::new(Plan::new(ProbeSpec::default())),
         (_, Some(pod)) => match shared.plan(pod) {
-            Some(plan) => plan,
-            None => return,
+            Some(plan) if plan.spec.addresses.contains(&peer.address().ip()) => plan,
+            _ => return,
         },
         _ => return,
     };
     if let Some(right) = peer.try_probe() {
-        shared
-            .control
-            .spawn(run(Arc::clone(upstream), peer, standing, plan, right));
+        shared.control.spawn(run(
+            Arc::downgrade(shared),
+            Arc::clone(upstream),
+            peer,
+            standing,
+            plan,
+            right,
+        ));
     }
 }
 
 async fn run(
+    shared: Weak<Shared>,
     upstream: Arc<Upstream>,
     peer: Arc<Peer>,
     standing: Standing,
@@ -76,6 +82,7 @@ async fn run(
     let passed = tokio::select! {
         () = passes(&plan, peer.address()) => true,
         () = unwanted(&upstream, &peer, standing) => false,
+        () = replaced(&shared, &peer, standing, &plan) => false,
     };
     // What was enough for one that is called ready is not for one whose container was restarted since.
     if passed && upstream.wants_probe(&peer, standing) {
@@ -95,6 +102,21 @@ async fn run(
 /// Resolves when a probe of the peer makes no difference any more.
 async fn unwanted(upstream: &Upstream, peer: &Peer, standing: Standing) {
     while upstream.wants_probe(peer, standing) {
+        sleep(STILL_WANTED).await;
+    }
+}
+
+/// Resolves when the pod is to be probed in another way, or not any more.
+async fn replaced(shared: &Weak<Shared>, peer: &Peer, standing: Standing, plan: &Arc<Plan>) {
+    let is_in_force = || {
+        let now = shared
+            .upgrade()
+            .zip(peer.pod())
+            .and_then(|(shared, pod)| shared.plan(pod));
+        now.is_some_and(|now| Arc::ptr_eq(&now, plan))
+    };
+    // That of a ready one is nobody's but ours.
+    while standing == Standing::Ready || is_in_force() {
         sleep(STILL_WANTED).await;
     }
 }

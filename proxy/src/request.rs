@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use dormouse_core::routes::Destination;
 use dormouse_core::routes::settings::{StaticResponse, StaticRoute};
 use http::header::{CONNECTION, UPGRADE};
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version, request};
+use http::{HeaderValue, Request, Response, StatusCode, Version, request};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tokio::time::sleep;
@@ -23,7 +23,6 @@ use crate::route::{Headers, Route};
 use crate::upgrade::Tunnel;
 use crate::{answers, headers, inbound};
 
-const COLD_START: HeaderName = HeaderName::from_static("x-keda-http-cold-start");
 /// How often a request is sent again that an endpoint may have seen.
 const MOST_REPEATS: u32 = 7;
 /// Before the first of them, where the endpoint is at fault; each next pause is twice as long, to about a second.
@@ -54,7 +53,9 @@ pub(crate) async fn serve(
         Err(failure) => {
             tracing::debug!(client = %client.address, failure = %failure, "request not passed on");
             exchange.failed(&failure);
-            failure.response(speaks)
+            let mut response = failure.response(speaks);
+            exchange.tell_cold(response.headers_mut());
+            response
         }
     };
     Ok(response.map(|body| body.with(exchange)))
@@ -85,7 +86,10 @@ async fn answer(
         exchange.held(admission.held(), began);
         let passage = match turn {
             Ok(passage) => passage,
-            Err(Turned::Failure(failure)) => return Err(failure),
+            Err(Turned::Failure(failure)) => {
+                exchange.passes(None);
+                return Err(failure);
+            }
             Err(Turned::AnswerOurselves) => {
                 let placeholder = route.settings().cold_start.placeholder.as_ref();
                 let response = match own {
@@ -96,12 +100,14 @@ async fn answer(
                 return answer_ourselves(client, &route, response, outbound.head());
             }
         };
+        let is_of_route = is_counted && !passage.is_fallback;
+        exchange.passes(is_of_route.then(|| admission.waited()));
         exchange.send(passage.load.peer().address(), outbound.headers_mut());
         // In a box of its own: while a request waits, it needs no room for what comes then.
         match Box::pin(forward(client, &passage, outbound, &limits)).await {
             Ok(answer) => {
                 exchange.answered_by(passage.load.peer().address());
-                return deliver(client, answer, passage, admission);
+                return deliver(client, answer, passage, admission, exchange);
             }
             Err(Unanswered::Failed(failure)) => return Err(failure),
             Err(Unanswered::Again(again)) => {
@@ -165,6 +171,7 @@ fn deliver(
     answer: Answer,
     passage: Passage,
     admission: Admission,
+    exchange: &Exchange,
 ) -> Result<Response<ResponseBody>, Failure> {
     let Answer {
         response,
@@ -172,12 +179,7 @@ fn deliver(
         carrier,
         upgrade,
     } = answer;
-    let Passage {
-        load,
-        grant,
-        is_fallback,
-        ..
-    } = passage;
+    let Passage { load, grant, .. } = passage;
     if load.peer().answered()
         && let Some(took) = admission.since_usable(load.peer())
     {
@@ -187,7 +189,6 @@ fn deliver(
             .first_byte(admission.route().state().number(), took);
     }
     drop(grant);
-    let cold = admission.waited();
     let deadline = admission.deadline();
     let flight = Flight::new(admission.into_in_flight(), load, carrier, refusal, deadline);
 
@@ -195,12 +196,7 @@ fn deliver(
     let protocol = head.headers.get(UPGRADE).cloned();
     headers::strip_response(&mut head.headers);
     head.version = Version::HTTP_11;
-    if client.worker.shared.config.cold_start_header && !is_fallback {
-        head.headers.insert(
-            COLD_START,
-            HeaderValue::from_static(if cold { "true" } else { "false" }),
-        );
-    }
+    exchange.tell_cold(&mut head.headers);
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         let upstream = head.extensions.remove::<OnUpgrade>();
         let (Some(downstream), Some(upstream), Some(protocol)) = (upgrade, upstream, protocol) else {

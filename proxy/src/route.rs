@@ -46,6 +46,8 @@ pub(crate) struct Route {
 pub(crate) struct Waits {
     /// For an endpoint.
     pub(crate) readiness: Duration,
+    /// Whether somebody said so: otherwise a request that an endpoint failed does not wait for as long as that.
+    pub(crate) readiness_is_set: bool,
     /// In all.
     pub(crate) request: Option<Duration>,
     /// For the head of the response.
@@ -67,6 +69,7 @@ impl Route {
             fallback,
             waits: Waits {
                 readiness: readiness.unwrap_or(inherited.max_hold).min(inherited.max_hold),
+                readiness_is_set: readiness.is_some(),
                 request: settings.timeouts.request.or(inherited.request),
                 response_header: settings.timeouts.response_header.or(inherited.response_header),
             },

@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::raw::{Raw, get};
-use common::{PATIENCE, Rig, app, pod, settings, until};
-use dormouse_proxy::{ProbeSpec, Protocol};
+use common::{PATIENCE, Rig, app, by_traffic_port, pod, settings, until};
+use dormouse_proxy::Protocol;
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -202,7 +202,7 @@ async fn a_pod_that_is_proved_and_dies_leaves_all_that_waited_to_its_successor()
         clients.spawn(async move { get(address, "/").await.status });
     }
     rig.until_load("web", 30, 0).await;
-    rig.proxy.set_probe(&pod(dying), Some(ProbeSpec::default()));
+    rig.proxy.set_probe(&pod(dying), Some(by_traffic_port()));
     rig.endpoints("web", &[(dying, "")]);
     tokio::time::sleep(Duration::from_millis(100)).await;
     rig.ready("web", &[app.address]);
@@ -299,4 +299,21 @@ async fn a_first_answer_that_takes_5_s_is_waited_for_and_asked_for_once() {
     rig.until_load("web", 0, 1).await;
     assert_eq!(client.answer().await.text(), "slow");
     assert_eq!(asked.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn what_was_not_sent_goes_to_the_next_endpoint_whatever_its_method() {
+    let app = app::echo().await;
+    let rig = Rig::new();
+    rig.routes([settings("web")]);
+    for _ in 0..10 {
+        // Each time one that nobody knows yet.
+        rig.ready("web", &[app::free_address(), app.address]);
+        let mut client = Raw::connect(rig.address()).await;
+        client
+            .send("POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 5\r\n\r\nhello")
+            .await;
+        let answer = client.answer().await;
+        assert_eq!((answer.status, answer.text().as_str()), (200, "hello"));
+    }
 }

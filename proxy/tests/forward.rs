@@ -382,3 +382,20 @@ async fn requests_are_spread_over_endpoints() {
     }
     assert!(apps.iter().all(|app| app.connections() > 0));
 }
+
+#[tokio::test]
+async fn of_two_endpoints_the_one_with_less_in_flight_gets_what_comes() {
+    let (slow, quick) = (app::serve(|_| std::future::pending()).await, app::ok().await);
+    let rig = Rig::serving(slow.address);
+    let mut hanging = Vec::new();
+    for _ in 0..3 {
+        let mut client = Raw::connect(rig.address()).await;
+        client.send("GET / HTTP/1.1\r\nHost: web\r\n\r\n").await;
+        hanging.push(client);
+    }
+    rig.until_load("web", 0, 3).await;
+    rig.ready("web", &[slow.address, quick.address]);
+    for _ in 0..30 {
+        assert_eq!(get(rig.address(), "/").await.status, 200);
+    }
+}

@@ -18,13 +18,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::raw::{Raw, get};
-use common::{Rig, app, key, pod, settings, target, until};
+use common::{Rig, app, by_traffic_port, key, pod, settings, target, until};
 use dormouse_core::endpoints::{Conditions, Endpoint, EndpointSet};
 use dormouse_core::routes::settings::{
     ConfigMapBody, Overflow, ResponseBody, ResponseMode, StaticResponse, StaticRoute, Timeout,
 };
 use dormouse_core::routes::{HostPattern, PathPrefix, Rule};
-use dormouse_proxy::{Held, HoldOutcome, NoWake, ProbeSpec, Protocol};
+use dormouse_proxy::{Held, HoldOutcome, NoWake, Protocol};
 use tokio::task::JoinSet;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: web\r\n\r\n";
@@ -331,7 +331,7 @@ async fn the_new_target_of_a_route_is_probed_and_spoken_to_as_it_wants() {
     client.send(GET).await;
     rig.until_load("web", 1, 0).await;
     rig.endpoints_of("new", &[(app.address, "")], Protocol::H2c);
-    rig.proxy.set_probe(&pod(app.address), Some(ProbeSpec::default()));
+    rig.proxy.set_probe(&pod(app.address), Some(by_traffic_port()));
     let mut route = settings("web");
     route.target = target("new");
     rig.routes([route]);

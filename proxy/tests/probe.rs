@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::raw::{Raw, get};
-use common::{Rig, app, pod, settings};
+use common::{Rig, app, by_traffic_port, pod, settings};
 use dormouse_proxy::{Check, HttpCheck, Probe, ProbeSpec, Scheme};
 use http::{HeaderName, HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
@@ -55,8 +55,8 @@ fn http(port: u16, path: &'static str) -> Probe {
 
 fn ready_by(readiness: Probe) -> Option<ProbeSpec> {
     Some(ProbeSpec {
-        startup: None,
         readiness: Some(readiness),
+        ..by_traffic_port()
     })
 }
 
@@ -66,7 +66,7 @@ async fn without_a_spec_the_slice_decides() {
     let (rig, mut client) = waiting(app.address, None).await;
     assert!(client.is_silent(Duration::from_millis(200)).await);
     assert_eq!(app.connections(), 0);
-    rig.proxy.set_probe(&pod(app.address), Some(ProbeSpec::default()));
+    rig.proxy.set_probe(&pod(app.address), Some(by_traffic_port()));
     assert_eq!(
         client.answer().await.status,
         200,
@@ -98,7 +98,7 @@ async fn the_pods_are_known_whose_specs_are_wanted() {
 #[tokio::test]
 async fn a_pod_that_listens_late_is_found_at_once() {
     let address = app::free_address();
-    let (_rig, mut client) = waiting(address, Some(ProbeSpec::default())).await;
+    let (_rig, mut client) = waiting(address, Some(by_traffic_port())).await;
     assert!(client.is_silent(Duration::from_millis(300)).await);
     let app = app::serve_at(Some(address), |_| async { app::text("ok") }).await;
     let listening = Instant::now();
@@ -166,6 +166,7 @@ async fn a_startup_probe_comes_first() {
     let spec = ProbeSpec {
         startup: Some(http(port, "/started")),
         readiness: Some(http(port, "/ready")),
+        ..by_traffic_port()
     };
     let (_rig, mut client) = waiting(app.address, Some(spec)).await;
     assert_eq!(client.answer().await.status, 200);
@@ -209,7 +210,7 @@ async fn nobody_is_probed_while_nobody_waits() {
     // Nor once the one that waited has left.
     let gone = app::free_address();
     rig.endpoints("web", &[(gone, "")]);
-    rig.proxy.set_probe(&pod(gone), Some(ProbeSpec::default()));
+    rig.proxy.set_probe(&pod(gone), Some(by_traffic_port()));
     let mut client = Raw::connect(rig.address()).await;
     client.send(GET).await;
     rig.until_load("web", 1, 0).await;
@@ -262,7 +263,7 @@ async fn many_requests_are_one_prober() {
 #[tokio::test]
 async fn a_pod_that_was_ready_and_is_not_any_more_is_proved_anew() {
     let app = app::ok().await;
-    let (rig, mut client) = waiting(app.address, Some(ProbeSpec::default())).await;
+    let (rig, mut client) = waiting(app.address, Some(by_traffic_port())).await;
     assert_eq!(client.answer().await.status, 200);
     rig.ready("web", &[app.address]);
     // The slice takes it back, and the operator has no spec for us: what we once found counts no longer.
@@ -307,10 +308,27 @@ async fn a_terminating_pod_is_not_probed() {
     let rig = Rig::new();
     rig.routes([settings("web")]);
     rig.endpoints("web", &[(app.address, "t")]);
-    rig.proxy.set_probe(&pod(app.address), Some(ProbeSpec::default()));
+    rig.proxy.set_probe(&pod(app.address), Some(by_traffic_port()));
     let mut client = Raw::connect(rig.address()).await;
     client.send(GET).await;
     rig.until_load("web", 1, 0).await;
     assert!(client.is_silent(Duration::from_millis(100)).await);
     assert_eq!(app.connections(), 0);
+}
+
+/// Whoever may write slices may write any address into them, under the name of a pod of his own.
+#[tokio::test]
+async fn an_address_that_the_pod_does_not_own_is_not_probed() {
+    let app = app::ok().await;
+    let elsewhere = ProbeSpec {
+        addresses: vec!["10.0.0.1".parse().unwrap()],
+        ..ProbeSpec::default()
+    };
+    let (rig, mut client) = waiting(app.address, Some(elsewhere)).await;
+    assert!(client.is_silent(Duration::from_millis(100)).await);
+    rig.proxy.set_probe(&pod(app.address), Some(ProbeSpec::default()));
+    assert!(client.is_silent(Duration::from_millis(100)).await);
+    assert_eq!(app.connections(), 0);
+    rig.proxy.set_probe(&pod(app.address), Some(by_traffic_port()));
+    assert_eq!(client.answer().await.status, 200);
 }

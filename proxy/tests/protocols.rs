@@ -97,6 +97,22 @@ async fn http2_by_prior_knowledge_is_passed_on_as_http1() {
 }
 
 #[tokio::test]
+async fn cookies_that_come_in_pieces_go_on_in_one_line() {
+    let app = app::mirror().await;
+    let rig = Rig::serving(app.address);
+    let mut sender = h2(rig.address()).await;
+    let mut request = request(Method::GET, "/", "");
+    for piece in ["session=abc", "theme=dark", "last"] {
+        request
+            .headers_mut()
+            .append("cookie", HeaderValue::from_static(piece));
+    }
+    let (_, _, text, _) = read(sender.send_request(request).await.unwrap()).await;
+    let lines: Vec<_> = text.lines().filter(|line| line.starts_with("cookie")).collect();
+    assert_eq!(lines, ["cookie: session=abc; theme=dark; last"]);
+}
+
+#[tokio::test]
 async fn http2_goes_on_as_http2_where_the_port_says_so() {
     let app = app::serve_h2c(|request: Request<Incoming>| async move {
         let line = format!(
@@ -290,6 +306,36 @@ async fn an_upgraded_connection_carries_bytes_both_ways() {
     }
     drop(client);
     rig.until_load("web", 0, 0).await;
+}
+
+#[tokio::test]
+async fn any_protocol_may_follow_an_upgrade_and_outlasts_the_time_of_its_request() {
+    let app = shouting().await;
+    let rig = Rig::with(|config| config.timeouts.request = Some(Duration::from_millis(200)));
+    rig.routes([settings("web")]);
+    rig.ready("web", &[app.address]);
+    let mut client = Raw::connect(rig.address()).await;
+    client
+        .send("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: foo/2\r\n\r\n")
+        .await;
+    let answer = client.answer_head().await.unwrap();
+    let protocol = answer.header("upgrade");
+    assert_eq!((answer.status, protocol.as_deref()), (101, Some("foo/2")));
+    for word in ["hello", "later"] {
+        client.send(word).await;
+        let mut back = [0; 5];
+        client.read_exactly(&mut back).await;
+        assert_eq!(back, word.to_ascii_uppercase().as_bytes());
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    // Nothing of it says to the other side that it is to end.
+    let began = Instant::now();
+    assert_eq!(rig.proxy.drain(Duration::from_millis(500)).await.cut, 0);
+    assert!(
+        began.elapsed() >= Duration::from_millis(200),
+        "it may go on for a while"
+    );
+    assert!(client.is_closed().await);
 }
 
 #[tokio::test]

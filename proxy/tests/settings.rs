@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use common::raw::{Raw, get};
 use common::{Rig, app, settings, until};
+use dormouse_core::routes::settings::{Timeout, Timeouts};
 use dormouse_proxy::Config;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -55,6 +56,59 @@ async fn only_proxies_that_are_trusted_say_where_a_request_came_from() {
     assert_eq!(sorted(&heard(of(&["127.0.0.0/8"])).await), sorted(theirs));
     assert_eq!(sorted(&heard(of(&["10.0.0.0/8", "::1/128"])).await), sorted(ours));
     assert_eq!(sorted(&heard(of(&[])).await), sorted(ours));
+}
+
+#[tokio::test]
+async fn the_times_of_a_route_go_before_those_of_the_process() {
+    let hangs = app::serve(|_| std::future::pending()).await;
+    let slow = app::serve(|_| async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        app::text("ok")
+    })
+    .await;
+    type Change = fn(&mut Timeouts, Timeout);
+    let kinds: [Change; 2] = [
+        |timeouts, own| timeouts.request = own,
+        |timeouts, own| timeouts.response_header = own,
+    ];
+    for (kind, change) in kinds.into_iter().enumerate() {
+        for (own, app, status) in [
+            (Timeout::After(Duration::from_millis(100)), hangs.address, 504),
+            (Timeout::None, slow.address, 200),
+        ] {
+            // What the route says nothing of would end the second and not the first.
+            let rig = Rig::with(|config| {
+                let short = Some(Duration::from_millis(100)).filter(|_| own == Timeout::None);
+                (config.timeouts.request, config.timeouts.response_header) = match kind {
+                    0 => (short, None),
+                    _ => (None, short),
+                };
+            });
+            let mut route = settings("web");
+            change(&mut route.timeouts, own);
+            rig.routes([route]);
+            rig.ready("web", &[app]);
+            assert_eq!(get(rig.address(), "/").await.status, status, "{kind} {own:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_fails_after_a_cold_start_says_so_too() {
+    let app = common::raw::Recorder::start(b"220 smtp.example ESMTP\r\n").await;
+    let rig = Rig::new();
+    rig.routes([settings("web")]);
+    rig.asleep("web");
+    let mut client = Raw::connect(rig.address()).await;
+    client.send("GET / HTTP/1.1\r\nHost: web\r\n\r\n").await;
+    rig.until_load("web", 1, 0).await;
+    rig.ready("web", &[app.address]);
+    let answer = client.answer().await;
+    let said = answer.header("x-keda-http-cold-start");
+    assert_eq!((answer.status, said.as_deref()), (502, Some("true")));
+    let answer = get(rig.address(), "/").await;
+    let said = answer.header("x-keda-http-cold-start");
+    assert_eq!((answer.status, said.as_deref()), (502, Some("false")));
 }
 
 #[tokio::test]

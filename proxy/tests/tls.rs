@@ -16,9 +16,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::raw::{Raw, get};
-use common::{PATIENCE, Rig, app, settings};
-use dormouse_proxy::{Protocol, TlsListener};
+use common::{PATIENCE, Rig, app, by_traffic_port, pod, settings};
+use dormouse_proxy::{Check, HttpCheck, Probe, ProbeSpec, Protocol, Scheme, TlsListener};
 use http::Request;
+use http::uri::PathAndQuery;
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -229,6 +230,45 @@ async fn https_app(
         }
     });
     (address, certificate, shaken)
+}
+
+#[tokio::test]
+async fn a_probe_over_tls_takes_any_certificate() {
+    let (address, _, shaken) = https_app("nobody.test").await;
+    let app = app::ok().await;
+    let rig = Rig::new();
+    rig.routes([settings("web")]);
+    rig.endpoints("web", &[(app.address, "")]);
+    let check = |scheme| {
+        let readiness = Probe {
+            check: Check::Http(HttpCheck {
+                port: address.port(),
+                scheme,
+                path: PathAndQuery::from_static("/ready"),
+                headers: Vec::new(),
+            }),
+            delay: Duration::ZERO,
+            timeout: Duration::from_secs(1),
+        };
+        ProbeSpec {
+            readiness: Some(readiness),
+            ..by_traffic_port()
+        }
+    };
+    let mut client = Raw::connect(rig.address()).await;
+    client.send("GET / HTTP/1.1\r\nHost: web\r\n\r\n").await;
+    rig.until_load("web", 1, 0).await;
+    rig.proxy.set_probe(&pod(app.address), Some(check(Scheme::Http)));
+    assert!(client.is_silent(Duration::from_millis(100)).await);
+    assert_eq!(
+        shaken.load(Ordering::SeqCst),
+        0,
+        "in the clear there is no answer"
+    );
+    // Another way to probe it takes the place of that.
+    rig.proxy.set_probe(&pod(app.address), Some(check(Scheme::Https)));
+    assert_eq!(client.answer().await.status, 200);
+    assert!(shaken.load(Ordering::SeqCst) > 0);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use std::{
     pin::pin,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -30,10 +30,11 @@ use hyper_util::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
-    task::JoinSet,
+    sync::Notify,
+    task::{AbortHandle, JoinSet},
     time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use crate::{
@@ -41,7 +42,7 @@ use crate::{
     telemetry::{LogLevel, Telemetry},
 };
 
-/// Connections served at once; more wait in the listener's backlog.
+/// Connections served at once. One more takes the place of the oldest that has no request; where all have one, it waits.
 pub const MAX_CONNECTIONS: usize = 64;
 /// The time a whole request may take.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
@@ -168,28 +169,48 @@ pub fn log_level(telemetry: Telemetry) -> Router {
         .with_state(telemetry)
 }
 
+/// One connection.
+struct Open {
+    task: AbortHandle,
+    /// Has it end once it has said what it was saying.
+    part: CancellationToken,
+    /// Requests that are being answered.
+    busy: Arc<AtomicU32>,
+}
+
 /// Serves `router` on `listener` over HTTP/1.1 until `shutdown` resolves, then gives open requests two seconds.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) {
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let stopping = tokio_util::sync::CancellationToken::new();
+    let idled = Arc::new(Notify::new());
+    let stopping = CancellationToken::new();
     let mut connections = JoinSet::new();
+    // The oldest first.
+    let mut open: Vec<Open> = Vec::with_capacity(MAX_CONNECTIONS);
+    let mut next: Option<TcpStream> = None;
     let mut shutdown = pin!(shutdown);
     loop {
-        let accepted = tokio::select! {
+        open.retain(|connection| !connection.task.is_finished());
+        if let Some(stream) = next.take() {
+            if has_room(&mut open) {
+                let (busy, part) = (Arc::default(), stopping.child_token());
+                let work = Work {
+                    busy: Arc::clone(&busy),
+                    idled: idled.clone(),
+                };
+                let serving = serve_connection(stream, router.clone(), work, part.clone().cancelled_owned());
+                let task = connections.spawn(serving);
+                open.push(Open { task, part, busy });
+            } else {
+                next = Some(stream);
+            }
+        }
+        tokio::select! {
             () = &mut shutdown => break,
-            accepted = accept(&listener, &permits) => accepted,
-            Some(_) = connections.join_next() => continue,
-        };
-        let Some((stream, permit)) = accepted else {
-            continue;
-        };
-        let (router, stopping) = (router.clone(), stopping.clone());
-        connections.spawn(async move {
-            let _permit = permit;
-            serve_connection(stream, router, stopping.cancelled_owned()).await;
-        });
+            accepted = accept(&listener), if next.is_none() => next = accepted,
+            () = idled.notified(), if next.is_some() => {}
+            Some(_) = connections.join_next() => {}
+        }
     }
-    drop(listener);
+    drop((listener, next));
     stopping.cancel();
     let drained = timeout(DRAIN, async { while connections.join_next().await.is_some() {} }).await;
     if drained.is_err() {
@@ -200,14 +221,23 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<
     }
 }
 
-/// The permit comes before the connection: beyond the bound, clients wait in the backlog and cost nothing here.
-async fn accept(
-    listener: &TcpListener,
-    permits: &Arc<Semaphore>,
-) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let permit = permits.clone().acquire_owned().await.ok()?;
+/// Whether one more connection may be served; where that needs it, the oldest without a request goes. Whoever opens connections
+/// and says nothing must not keep a probe of the kubelet waiting.
+fn has_room(open: &mut Vec<Open>) -> bool {
+    if open.len() < MAX_CONNECTIONS {
+        return true;
+    }
+    let is_idle = |connection: &Open| connection.busy.load(Ordering::Relaxed) == 0;
+    let Some(oldest) = open.iter().position(is_idle) else {
+        return false;
+    };
+    open.remove(oldest).part.cancel();
+    true
+}
+
+async fn accept(listener: &TcpListener) -> Option<TcpStream> {
     match listener.accept().await {
-        Ok((stream, _)) => Some((stream, permit)),
+        Ok((stream, _)) => Some(stream),
         Err(error) => {
             tracing::warn!(%error, "unable to accept an admin connection");
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -216,10 +246,37 @@ async fn accept(
     }
 }
 
-async fn serve_connection(stream: TcpStream, router: Router, stop: impl Future<Output = ()>) {
+/// Counts the requests of a connection.
+#[derive(Clone)]
+struct Work {
+    busy: Arc<AtomicU32>,
+    idled: Arc<Notify>,
+}
+
+impl Work {
+    fn begin(&self) -> Working {
+        self.busy.fetch_add(1, Ordering::Relaxed);
+        Working(self.clone())
+    }
+}
+
+/// A request that is being answered, until this is dropped.
+struct Working(Work);
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.0.busy.fetch_sub(1, Ordering::Relaxed);
+        self.0.idled.notify_one();
+    }
+}
+
+async fn serve_connection(stream: TcpStream, router: Router, work: Work, stop: impl Future<Output = ()>) {
     let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
-        let router = router.clone();
-        async move { Ok::<_, Infallible>(answer(router, request.map(Body::new)).await) }
+        let (router, working) = (router.clone(), work.begin());
+        async move {
+            let _working = working;
+            Ok::<_, Infallible>(answer(router, request.map(Body::new)).await)
+        }
     });
     let mut server = auto::Builder::new(TokioExecutor::new()).http1_only();
     server
@@ -233,7 +290,8 @@ async fn serve_connection(stream: TcpStream, router: Router, stop: impl Future<O
         _ = connection.as_mut() => {}
         () = stop => {
             connection.as_mut().graceful_shutdown();
-            let _ = connection.await;
+            // Half a head may have come, of a request that nobody knows yet.
+            let _ = timeout(DRAIN, connection).await;
         }
     }
 }

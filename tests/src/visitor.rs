@@ -35,8 +35,12 @@ const COLD: &str = "x-keda-http-cold-start";
 pub enum Way {
     /// `GET` of HTTP/1.1.
     Get,
+    /// `HEAD` of HTTP/1.1.
+    Head,
     /// `POST` of HTTP/1.1 with a chunked body.
     Post,
+    /// An answer that begins before the request has ended.
+    Duplex,
     /// HTTP/2 in the clear, by prior knowledge.
     H2c,
     /// A gRPC call: HTTP/2, and a status in the trailers.
@@ -51,9 +55,11 @@ pub enum Way {
 
 impl Way {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Get,
+        Self::Head,
         Self::Post,
+        Self::Duplex,
         Self::H2c,
         Self::Grpc,
         Self::WebSocket,
@@ -184,7 +190,9 @@ impl Visitor {
         let visit = async {
             match way {
                 Way::Get => self.get("/hello?delay=5").await,
+                Way::Head => self.head().await,
                 Way::Post => self.post().await,
+                Way::Duplex => self.duplex().await,
                 Way::H2c => self.h2c().await,
                 Way::Grpc => self.grpc().await,
                 Way::WebSocket => self.web_socket().await,
@@ -239,6 +247,56 @@ impl Visitor {
         let body = http_body_util::StreamBody::new(Box::pin(pieces));
         let request = self.request(Method::POST, "/upload").body(body)?;
         described(sender.send_request(request).await?, "POST", 10_000).await
+    }
+
+    async fn head(&self) -> Result<Found> {
+        let mut sender = self.http1().await?;
+        let request = self.request(Method::HEAD, "/hello").body(Full::default())?;
+        let answer = sender.0.send_request(request).await?;
+        let (cold, status) = (cold(answer.headers()), answer.status());
+        let body = answer.into_body().collect().await.context("the body broke off")?;
+        let length = body.to_bytes().len();
+        ensure!(
+            status == StatusCode::OK && length == 0,
+            "{status} and {length} bytes"
+        );
+        Ok((cold, None))
+    }
+
+    async fn duplex(&self) -> Result<Found> {
+        let (sender, connection) = http1::handshake(self.connect().await?).await?;
+        let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
+        let mut sender = sender;
+        let (mut pieces, body) = futures::channel::mpsc::channel(1);
+        let piece = |text: &'static str| {
+            Ok::<_, std::convert::Infallible>(hyper::body::Frame::data(Bytes::from_static(text.as_bytes())))
+        };
+        pieces.send(piece("one")).await?;
+        let body = http_body_util::StreamBody::new(body);
+        let request = self.request(Method::POST, "/echo").body(body)?;
+        let answer = sender.send_request(request).await?;
+        let (cold, status) = (cold(answer.headers()), answer.status());
+        ensure!(status == StatusCode::OK, "{status}");
+        let mut back = answer.into_body();
+        for text in ["one", "two", "three"] {
+            if text != "one" {
+                pieces.send(piece(text)).await?;
+            }
+            let mut seen = Vec::new();
+            while seen.len() < text.len() {
+                let frame = back.frame().await.context("the answer ended early")?;
+                seen.extend_from_slice(
+                    frame
+                        .context("the body broke off")?
+                        .data_ref()
+                        .unwrap_or(&Bytes::new()),
+                );
+            }
+            ensure!(seen == text.as_bytes(), "{seen:?} came back for {text}");
+        }
+        drop(pieces);
+        ensure!(back.frame().await.is_none(), "more than was sent came back");
+        Ok((cold, None))
     }
 
     async fn h2c(&self) -> Result<Found> {

@@ -4,5 +4,7 @@
 mod burst;
 #[path = "http_wake/first.rs"]
 mod first;
+#[path = "http_wake/rate.rs"]
+mod rate;
 #[path = "http_wake/sleeps_and_wakes.rs"]
 mod sleeps_and_wakes;

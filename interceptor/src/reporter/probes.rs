@@ -36,7 +36,9 @@ fn spec(told: &PodProbe, now: Duration) -> Option<ProbeSpec> {
         .filter(|at| *at > 0);
     let running_for = started.map(|at| now.saturating_sub(Duration::from_millis(at)));
     let probe = |told: &wire::Probe| probe(told, running_for);
+    let addresses = told.addresses.iter();
     Some(ProbeSpec {
+        addresses: addresses.filter_map(|address| address.parse().ok()).collect(),
         startup: match &told.startup {
             Some(startup) => Some(probe(startup)?),
             None => None,
@@ -131,6 +133,7 @@ mod tests {
             startup,
             readiness,
             container_started_millis: i64::try_from(started).unwrap(),
+            addresses: vec!["10.0.0.7".to_owned(), "nowhere".to_owned(), "fd00::7".to_owned()],
         }
     }
 
@@ -142,6 +145,8 @@ mod tests {
             Some(http("ready?full")),
         );
         let spec = spec(&told, NOW).unwrap();
+        let addresses: Vec<_> = spec.addresses.iter().map(ToString::to_string).collect();
+        assert_eq!(addresses, ["10.0.0.7", "fd00::7"]);
         let startup = spec.startup.unwrap();
         assert_eq!(
             (startup.check, startup.delay),

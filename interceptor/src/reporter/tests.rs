@@ -405,6 +405,7 @@ async fn pods_are_asked_for_while_requests_wait_and_probed_as_told() {
             timeout_millis: 1000,
         }),
         container_started_millis: 0,
+        addresses: vec![app.ip().to_string()],
     };
     let pods = vec![spec("stranger"), spec("a")];
     session.order(Order::ProbeSpecs(ProbeSpecs { pods })).await;

@@ -1,5 +1,6 @@
 //! What the operator is told about interceptors.
 
+use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args};
 
 use crate::args::BindAddress;
@@ -33,6 +34,6 @@ pub struct DemandArgs {
     #[arg(long, value_delimiter = ',')]
     pub external_scaler_aliases: Vec<String>,
     /// Routes of several namespaces may share a host, as the interceptors are told by the flag of this name.
-    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
+    #[arg(long, action = ArgAction::Set, value_parser = BoolishValueParser::new(), num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
     pub hosts_across_namespaces: bool,
 }

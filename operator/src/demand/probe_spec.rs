@@ -53,15 +53,29 @@ pub(super) fn of(name: wire::Pod, pod: &Pod) -> Told {
         .into_iter()
         .flatten()
         .any(|probe| probe.initial_delay_millis > 0);
+    let addresses = addresses(pod);
     Told {
-        complete: started > 0 || !delayed,
+        complete: (started > 0 || !delayed) && !addresses.is_empty(),
         probe: PodProbe {
             pod: Some(name),
             startup,
             readiness: Some(readiness),
             container_started_millis: started,
+            addresses,
         },
     }
+}
+
+/// The addresses that the kubelet says the pod has.
+fn addresses(pod: &Pod) -> Vec<String> {
+    let status = pod.status.as_ref();
+    let all = status
+        .and_then(|status| status.pod_ips.as_deref())
+        .unwrap_or_default();
+    let first = status.and_then(|status| status.pod_ip.clone());
+    let mut addresses: Vec<String> = all.iter().map(|own| own.ip.clone()).collect();
+    addresses.extend(first.filter(|first| !addresses.contains(first)));
+    addresses
 }
 
 /// The one probed container, its startup probe if it has one, and its readiness probe; `None` where the kubelet decides.
@@ -189,7 +203,7 @@ mod tests {
                 {"name": "helper"},
                 {"name": "app", "ports": [{"name": "http", "containerPort": 8080}], "readinessProbe": readiness},
             ]},
-            "status": {"containerStatuses": [
+            "status": {"podIP": "10.0.0.7", "podIPs": [{"ip": "10.0.0.7"}, {"ip": "fd00::7"}], "containerStatuses": [
                 {"name": "helper", "image": "", "imageID": "", "ready": true, "restartCount": 0,
                  "state": {"running": {"startedAt": "2026-11-21T00:00:00Z"}}},
                 {"name": "app", "image": "", "imageID": "", "ready": false, "restartCount": 0,
@@ -203,6 +217,20 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_without_an_address_is_asked_about_again() {
+        let mut pod = pod(&json!({"tcpSocket": {"port": 8080}}));
+        pod["status"]["podIPs"] = Value::Null;
+        let with_one = told(pod.clone());
+        assert_eq!(
+            (with_one.probe.addresses, with_one.complete),
+            (vec!["10.0.0.7".to_owned()], true)
+        );
+        pod["status"]["podIP"] = Value::Null;
+        let without = told(pod);
+        assert_eq!((without.probe.addresses, without.complete), (vec![], false));
+    }
+
+    #[test]
     fn an_http_probe_is_told_with_its_defaults_and_its_named_port() {
         let headers = json!([{"name": "Host", "value": "web"}]);
         let readiness = json!({
@@ -211,6 +239,7 @@ mod tests {
         });
         let Told { probe, complete } = told(pod(&readiness));
         assert!(complete);
+        assert_eq!(probe.addresses, ["10.0.0.7", "fd00::7"]);
         // 2026-11-21T00:00:10Z, and all of that second.
         assert_eq!(probe.container_started_millis, 1_795_219_210_999);
         assert_eq!(probe.startup, None);

@@ -165,7 +165,8 @@ fn service_problem(at: &str, wanted: &ServicePort, references: &impl References)
             ),
         });
     }
-    let mut ports = service.spec.ports.iter();
+    let is_tcp = |port: &&super::slim::ServicePort| matches!(&*port.protocol, "" | "TCP");
+    let mut ports = service.spec.ports.iter().filter(is_tcp);
     let is_there = match &wanted.port {
         Port::Number(number) => ports.any(|port| port.port == number.get()),
         Port::Name(name) => ports.any(|port| *port.name == **name),
@@ -173,8 +174,8 @@ fn service_problem(at: &str, wanted: &ServicePort, references: &impl References)
     (!is_there).then(|| Problem {
         reason: "PortNotFound",
         message: match &wanted.port {
-            Port::Number(number) => format!("{at}: Service {namespace}/{name} has no port {number}"),
-            Port::Name(port) => format!("{at}: Service {namespace}/{name} has no port named {port:?}"),
+            Port::Number(number) => format!("{at}: Service {namespace}/{name} has no TCP port {number}"),
+            Port::Name(port) => format!("{at}: Service {namespace}/{name} has no TCP port named {port:?}"),
         },
     })
 }
@@ -231,7 +232,9 @@ mod tests {
     impl References for Shop {
         fn service(&self, key: &ObjectKey) -> Option<Arc<Service>> {
             let spec = match &*key.name {
-                "web" => json!({"type": "ClusterIP", "ports": [{"name": "http", "port": 80}]}),
+                "web" => json!({"type": "ClusterIP", "ports": [
+                    {"name": "http", "port": 80, "protocol": "TCP"}, {"name": "dns", "port": 53, "protocol": "UDP"},
+                ]}),
                 "outside" => json!({"type": "ExternalName", "externalName": "example.org"}),
                 _ => return None,
             };
@@ -293,7 +296,7 @@ mod tests {
     #[test]
     fn whatever_is_wrong_is_told() {
         type Change = fn(&mut Value);
-        let cases: [(&str, &str, Change); 9] = [
+        let cases: [(&str, &str, Change); 10] = [
             ("InvalidSpec", "spec.target.port", |spec| {
                 spec["target"]["port"] = json!(0)
             }),
@@ -304,10 +307,13 @@ mod tests {
             ("ExternalNameService", "shop/outside is an ExternalName", |spec| {
                 spec["target"]["service"] = json!("outside");
             }),
-            ("PortNotFound", "no port 81", |spec| {
+            ("PortNotFound", "no TCP port 81", |spec| {
                 spec["target"]["port"] = json!(81);
             }),
-            ("PortNotFound", "no port named \"grpc\"", |spec| {
+            ("PortNotFound", "no TCP port 53", |spec| {
+                spec["target"]["port"] = json!(53);
+            }),
+            ("PortNotFound", "no TCP port named \"grpc\"", |spec| {
                 spec["target"] = json!({"service": "web", "portName": "grpc"});
             }),
             (

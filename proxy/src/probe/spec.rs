@@ -1,5 +1,6 @@
 //! How a pod says that it is ready, as its containers have it.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
@@ -11,6 +12,9 @@ use http::{HeaderName, HeaderValue};
 /// the probe, no readiness gate, no sidecar of a mesh.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProbeSpec {
+    /// The addresses that the pod owns. What a slice lists under its name besides them is never probed: anybody's address may
+    /// be written there.
+    pub addresses: Vec<IpAddr>,
     /// What has to pass first.
     pub startup: Option<Probe>,
     /// What has to pass then.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use dormouse_core::endpoints::{Conditions, Endpoint, EndpointSet, PodKey};
 use dormouse_core::routes::settings::{ColdStart, Port, RouteSettings, ScalingMetric, ServicePort, Timeouts};
 use dormouse_core::routes::{BuildOptions, Candidate, HostPattern, RouteKey, Rule};
-use dormouse_proxy::{Config, Protocol, Proxy};
+use dormouse_proxy::{Config, ProbeSpec, Protocol, Proxy};
 
 /// Long enough for a busy machine; no test that passes waits for it.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -154,6 +154,14 @@ pub fn pod(address: SocketAddr) -> PodKey {
         namespace: "shop".into(),
         name: name.as_str().into(),
         uid: name.into(),
+    }
+}
+
+/// How a pod on loopback may be probed: by its traffic port alone.
+pub fn by_traffic_port() -> ProbeSpec {
+    ProbeSpec {
+        addresses: vec![Ipv4Addr::LOCALHOST.into()],
+        ..ProbeSpec::default()
     }
 }
 

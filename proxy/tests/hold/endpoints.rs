@@ -50,7 +50,7 @@ async fn what_a_sleep_held_waits_for_new_endpoints() {
     rig.until_load("web", 1, 0).await;
     rig.proxy.release(&key("web"), HoldOutcome::Asleep);
     // Its slice still calls the old one ready, and a probe would find it serving.
-    rig.proxy.set_probe(&pod(old.address), Some(ProbeSpec::default()));
+    rig.proxy.set_probe(&pod(old.address), Some(by_traffic_port()));
     rig.ready("web", &[old.address]);
     assert!(client.is_silent(Duration::from_millis(200)).await);
     assert_eq!(old.connections(), 0);

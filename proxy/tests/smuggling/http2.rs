@@ -2,7 +2,7 @@
 
 use crate::common::Rig;
 use crate::common::raw::{Raw, Recorder};
-use crate::judge::{ANSWER, QUIET, Seen, reached, read_requests};
+use crate::judge::{ANSWER, QUIET, Seen, is_next, next_is_whole, reached, read_requests};
 use crate::table::{Row, compare};
 
 /// Frames of HTTP/2, by hand.
@@ -86,10 +86,11 @@ async fn requests_for(fields: &[(&str, &str)], body: Option<&str>) -> (Vec<Seen>
     let mut client = Raw::connect(rig.address()).await;
     client.send(frames::request(fields, body)).await;
     let answer = client.rest(QUIET).await;
+    next_is_whole(&rig, &endpoint).await.unwrap();
     let (mut whole, mut part) = (Vec::new(), false);
     for connection in endpoint.seen() {
         let (requests, rest) = read_requests(&connection);
-        whole.extend(requests);
+        whole.extend(requests.into_iter().filter(|seen| !is_next(seen)));
         part |= rest.is_err();
     }
     (whole, part, frames::said(&answer))

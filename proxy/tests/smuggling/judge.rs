@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::common::Rig;
-use crate::common::raw::{Raw, Recorder};
+use crate::common::raw::{Raw, Recorder, get};
 use crate::table::{Row, compare};
 
 pub(crate) const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -118,6 +118,27 @@ pub(crate) fn read_chunks(mut text: &str) -> Option<(String, &str)> {
     }
 }
 
+/// Has somebody else ask: what was left on a connection to the endpoint would be the beginning of his request, and what was
+/// answered to nobody his answer.
+///
+/// # Errors
+/// The endpoint got something else, or he did.
+pub(crate) async fn next_is_whole(rig: &Rig, endpoint: &Recorder) -> Result<(), String> {
+    let answer = get(rig.address(), "/next").await;
+    let seen = endpoint.seen();
+    let connection = seen.iter().find(|connection| connection.contains("/next"));
+    let (requests, rest) = read_requests(connection.ok_or("the next request did not come")?);
+    match (requests.last(), rest, answer.status) {
+        (Some(last), Ok(()), 200) if is_next(last) && last.body.is_empty() => Ok(()),
+        other => Err(format!("the next request came as {other:?}")),
+    }
+}
+
+/// Whether it is the one of [`next_is_whole`].
+pub(crate) fn is_next(seen: &Seen) -> bool {
+    seen.head.starts_with("GET /next ")
+}
+
 /// Sends the bytes and judges what came of them.
 async fn judge(name: &'static str, bytes: Vec<u8>, fate: Fate) -> Result<Row, String> {
     let endpoint = Recorder::start(ANSWER).await;
@@ -127,10 +148,13 @@ async fn judge(name: &'static str, bytes: Vec<u8>, fate: Fate) -> Result<Row, St
     // The end of what a client says must not be what makes the difference: it stays.
     let answer = client.rest(QUIET).await;
     let is_closed = client.is_closed_within(QUIET).await;
+    next_is_whole(&rig, &endpoint)
+        .await
+        .map_err(|fault| format!("{name}: {fault}"))?;
     let (mut whole, mut broken) = (Vec::new(), 0);
     for connection in endpoint.seen() {
         let (requests, rest) = read_requests(&connection);
-        whole.extend(requests);
+        whole.extend(requests.into_iter().filter(|seen| !is_next(seen)));
         broken += usize::from(rest.is_err());
     }
     let context = || {

@@ -127,35 +127,61 @@ async fn the_log_level_is_changed_or_the_refusal_says_what_is_accepted() {
 }
 
 #[tokio::test]
-async fn connections_beyond_the_bound_wait_and_are_served_when_one_ends() {
+async fn connections_that_say_nothing_give_way() {
     let server = start(health(Readiness::new())).await;
-    let mut held = Vec::new();
-    for _ in 0..MAX_CONNECTIONS {
-        held.push(TcpStream::connect(server.address).await.unwrap());
-    }
-    // Each held connection is known to be accepted once it has been answered.
-    for stream in &mut held {
-        stream
-            .write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-            .await
-            .unwrap();
+    let ask = async |stream: &mut TcpStream| {
+        let request = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
+        stream.write_all(request).await.unwrap();
         let mut first = [0; 12];
-        stream.read_exact(&mut first).await.unwrap();
-        assert_eq!(&first, b"HTTP/1.1 200");
+        let read = timeout(Duration::from_secs(5), stream.read_exact(&mut first)).await;
+        read.unwrap().map(|_| first)
+    };
+    let mut silent = Vec::new();
+    for _ in 0..2 * MAX_CONNECTIONS {
+        silent.push(TcpStream::connect(server.address).await.unwrap());
+        let mut late = TcpStream::connect(server.address).await.unwrap();
+        assert_eq!(&ask(&mut late).await.unwrap(), b"HTTP/1.1 200");
     }
-    let mut late = TcpStream::connect(server.address).await.unwrap();
-    late.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-        .await
-        .unwrap();
-    let mut first = [0; 12];
-    let waited = timeout(Duration::from_millis(200), late.read_exact(&mut first)).await;
-    assert!(waited.is_err(), "the 65th connection was served beside 64 others");
-    held.pop();
-    timeout(Duration::from_secs(5), late.read_exact(&mut first))
-        .await
-        .unwrap()
-        .unwrap();
-    assert_eq!(&first, b"HTTP/1.1 200");
+    let mut end = [0; 1];
+    let closed = timeout(Duration::from_secs(5), silent[0].read(&mut end)).await;
+    assert!(matches!(closed.unwrap(), Ok(0) | Err(_)), "the oldest was closed");
+}
+
+#[tokio::test]
+async fn where_all_connections_have_a_request_the_next_one_waits() {
+    let (release, released) = tokio::sync::watch::channel(false);
+    let inside = Arc::new(AtomicU32::new(0));
+    let counter = inside.clone();
+    let hangs = move || {
+        let mut released = released.clone();
+        counter.fetch_add(1, Ordering::Relaxed);
+        async move {
+            released.wait_for(|released| *released).await.unwrap();
+        }
+    };
+    let server = start(Router::new().route("/hangs", axum::routing::get(hangs))).await;
+    let mut clients = Vec::new();
+    for number in 0..=MAX_CONNECTIONS {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let request = b"GET /hangs HTTP/1.1\r\nHost: x\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        clients.push(stream);
+        let all_are_inside = async {
+            while inside.load(Ordering::Relaxed) as usize <= number.min(MAX_CONNECTIONS - 1) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(Duration::from_secs(5), all_are_inside).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(inside.load(Ordering::Relaxed) as usize, MAX_CONNECTIONS);
+    release.send(true).unwrap();
+    for stream in &mut clients {
+        let mut first = [0; 12];
+        let read = timeout(Duration::from_secs(5), stream.read_exact(&mut first)).await;
+        read.unwrap().unwrap();
+        assert_eq!(&first, b"HTTP/1.1 200", "nobody's request was cut off");
+    }
 }
 
 #[tokio::test]

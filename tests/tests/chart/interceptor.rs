@@ -228,6 +228,19 @@ interceptor.tls.enabled = true
 }
 
 #[tokio::test]
+async fn how_many_there_are_may_be_left_to_an_hpa() -> Result<()> {
+    let cluster = Cluster::connect().await?;
+    for (min, replicas) in [("2", json!(2)), ("0", json!(0)), ("null", Value::Null)] {
+        let objects = render(&cluster, &["--set", &format!("interceptor.replicas.min={min}")]).await?;
+        let spec = &find(&objects, "Deployment", NAME)?["spec"];
+        ensure!(spec["replicas"] == replicas, "{min}: {}", spec["replicas"]);
+        let has_field = spec.as_object().is_some_and(|spec| spec.contains_key("replicas"));
+        ensure!(has_field != replicas.is_null(), "{min}: a null would be 1");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn disruptions_leave_one_and_the_token_is_good_for_reports_only() -> Result<()> {
     let cluster = Cluster::connect().await?;
     for (chosen, budget) in [

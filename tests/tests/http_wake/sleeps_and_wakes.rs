@@ -75,16 +75,22 @@ async fn lane(
     let began = Instant::now();
     let mut counts: BTreeMap<String, (usize, usize)> = BTreeMap::new();
     let mut slowest = Duration::ZERO;
-    // Each protocol is the first to come at least once, if there are wakes enough.
-    let mut turns = Way::ALL.iter().copied().cycle().skip(number * 3);
-    while woken() < wakes {
+    // In turn, each protocol is the first to come until it was held: all of them together, by all applications.
+    let mut turns = Way::ALL
+        .iter()
+        .copied()
+        .cycle()
+        .skip(number * Way::ALL.len() / STARTS.len());
+    let mut first = turns.next().ok_or_else(|| anyhow!("a cycle ended"))?;
+    let (mut held_first, share_of_ways) = (0, Way::ALL.len().div_ceil(STARTS.len()));
+    while woken() < wakes || held_first < share_of_ways {
         ensure!(
-            began.elapsed() < PACE * u32::try_from(wakes)?,
-            "only {} wakes in {:?}",
+            began.elapsed() < PACE * u32::try_from(wakes.max(share_of_ways))?,
+            "only {} wakes in {:?}, and {held_first} protocols that were held",
             woken(),
             began.elapsed()
         );
-        let mut ways = vec![turns.next().ok_or_else(|| anyhow!("a cycle ended"))?];
+        let mut ways = vec![first];
         let more = rand::rng().random_range(0..4);
         ways.extend((0..more).filter_map(|_| Way::ALL.choose(&mut rand::rng()).copied()));
         let visits = ways.iter().enumerate().map(|(index, way)| {
@@ -95,7 +101,12 @@ async fn lane(
                 Ok::<_, anyhow::Error>((*way, visitor.visit(*way).await?))
             }
         });
-        for (way, visit) in try_join_all(visits).await? {
+        let visits = try_join_all(visits).await?;
+        if visits.first().is_some_and(|(_, visit)| visit.cold == Some(true)) {
+            held_first += 1;
+            first = turns.next().ok_or_else(|| anyhow!("a cycle ended"))?;
+        }
+        for (way, visit) in visits {
             let (all, cold) = counts.entry(way.to_string()).or_default();
             *all += 1;
             *cold += usize::from(visit.cold == Some(true));

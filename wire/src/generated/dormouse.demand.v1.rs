@@ -281,6 +281,9 @@ pub struct PodProbe {
     /// When the container was started, in milliseconds since 1970; 0 where it was not.
     #[prost(int64, tag = "4")]
     pub container_started_millis: i64,
+    /// The pod's own addresses: whoever else is listed under its name is not probed.
+    #[prost(string, repeated, tag = "5")]
+    pub addresses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// One probe of a container, with its defaults filled in.
 #[allow(clippy::all)]

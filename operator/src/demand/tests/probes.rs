@@ -17,7 +17,7 @@ fn pod(name: &str, started: bool) -> Value {
             "name": "app",
             "readinessProbe": {"tcpSocket": {"port": 8080}, "initialDelaySeconds": 5},
         }]},
-        "status": {"containerStatuses": [{
+        "status": {"podIP": "10.0.0.7", "containerStatuses": [{
             "name": "app", "image": "", "imageID": "", "ready": false, "restartCount": 0,
             "state": if started { running } else { waiting },
         }]},
