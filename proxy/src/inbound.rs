@@ -28,15 +28,13 @@ pub(crate) fn normalize(head: &mut request::Parts) -> Result<(), Failure> {
 
 /// HTTP/2 may send cookies piece by piece; everybody else expects them in one line (RFC 9113 §8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
-    let pieces: Vec<&[u8]> = headers
-        .get_all(COOKIE)
-        .iter()
-        .map(HeaderValue::as_bytes)
-        .collect();
-    if pieces.len() > 1
-        && let Ok(mut whole) = HeaderValue::from_bytes(&pieces.join(&b"; "[..]))
-    {
-        whole.set_sensitive(headers.get_all(COOKIE).iter().any(HeaderValue::is_sensitive));
+    let all = headers.get_all(COOKIE);
+    if all.iter().nth(1).is_none() {
+        return;
+    }
+    let pieces: Vec<&[u8]> = all.iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(mut whole) = HeaderValue::from_bytes(&pieces.join(&b"; "[..])) {
+        whole.set_sensitive(all.iter().any(HeaderValue::is_sensitive));
         headers.insert(COOKIE, whole);
     }
 }

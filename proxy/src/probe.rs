@@ -81,8 +81,7 @@ async fn run(
     let began = Instant::now();
     let passed = tokio::select! {
         () = passes(&plan, peer.address()) => true,
-        () = unwanted(&upstream, &peer, standing) => false,
-        () = replaced(&shared, &peer, standing, &plan) => false,
+        () = unwanted(&shared, &upstream, &peer, standing, &plan) => false,
     };
     // What was enough for one that is called ready is not for one whose container was restarted since.
     if passed && upstream.wants_probe(&peer, standing) {
@@ -99,24 +98,21 @@ async fn run(
     }
 }
 
-/// Resolves when a probe of the peer makes no difference any more.
-async fn unwanted(upstream: &Upstream, peer: &Peer, standing: Standing) {
-    while upstream.wants_probe(peer, standing) {
-        sleep(STILL_WANTED).await;
-    }
-}
-
-/// Resolves when the pod is to be probed in another way, or not any more.
-async fn replaced(shared: &Weak<Shared>, peer: &Peer, standing: Standing, plan: &Arc<Plan>) {
+/// Resolves when a probe of the peer makes no difference any more, or is to be made in another way.
+async fn unwanted(
+    shared: &Weak<Shared>,
+    upstream: &Upstream,
+    peer: &Peer,
+    standing: Standing,
+    plan: &Arc<Plan>,
+) {
     let is_in_force = || {
-        let now = shared
-            .upgrade()
-            .zip(peer.pod())
-            .and_then(|(shared, pod)| shared.plan(pod));
+        let now = shared.upgrade().zip(peer.pod());
+        let now = now.and_then(|(shared, pod)| shared.plan(pod));
         now.is_some_and(|now| Arc::ptr_eq(&now, plan))
     };
     // That of a ready one is nobody's but ours.
-    while standing == Standing::Ready || is_in_force() {
+    while upstream.wants_probe(peer, standing) && (standing == Standing::Ready || is_in_force()) {
         sleep(STILL_WANTED).await;
     }
 }

@@ -19,7 +19,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::watch;
 
+use crate::cluster::Cluster;
 use crate::http_load::{Load, Tally};
+use crate::install::Installation;
 use crate::namespace::Namespace;
 use crate::visitor::{Visit, Visitor, Way};
 
@@ -116,6 +118,19 @@ impl ClientPod {
             address: SocketAddr::new(ip.parse()?, PORT),
             client: reqwest::Client::builder().no_proxy().build()?,
         })
+    }
+
+    /// [`Visitor::of`], with its requests made here.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn visitor(
+        &self,
+        cluster: &Cluster,
+        installation: &Installation,
+        host: &str,
+    ) -> Result<Visitor> {
+        Ok(Visitor::of(cluster, installation, host).await?.in_pod(self))
     }
 
     /// Has an errand done. One without an end takes until [`stop`](Self::stop).

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::cluster::Cluster;
 use crate::manifest;
 use crate::namespace::Namespace;
+use crate::timeline::Timeline;
 use crate::wait::until;
 
 /// The name that all the example's objects have.
@@ -185,6 +186,14 @@ pub async fn sleeps(namespace: &Namespace, deadline: Duration) -> Result<()> {
         Ok(())
     })
     .await
+}
+
+/// How many pods of the example are wanted, and when that changed.
+#[must_use]
+pub fn wanted(namespace: &Namespace) -> Timeline<i32> {
+    Timeline::of(namespace.api::<Deployment>(), NAME, |object| {
+        object.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
+    })
 }
 
 /// How many pods of the example are wanted.

@@ -4,10 +4,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use dormouse_tests::http_echo::NAME;
-use dormouse_tests::{Cluster, HttpEcho, Installation, Load, Namespace, Tally, Timeline, Visitor, Way};
+use dormouse_tests::http_echo::{self, NAME};
+use dormouse_tests::{Cluster, HttpEcho, Installation, Load, Namespace, Tally, Visitor, Way};
 use http::Method;
-use k8s_openapi::api::apps::v1::Deployment;
 use rand::Rng as _;
 use serde_json::json;
 use tokio::sync::{Mutex, OnceCell};
@@ -162,9 +161,7 @@ async fn falling_asleep_between_two_requests_costs_none() -> Result<()> {
         echo.variable("LINGER_MS", 500).target(4).most(3)
     })
     .await?;
-    let wanted = Timeline::of(stand.namespace.api::<Deployment>(), NAME, |object| {
-        object.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
-    });
+    let wanted = http_echo::wanted(&stand.namespace);
     let began = Instant::now();
     let sleeps = || wanted.changes().iter().filter(|change| change.value == 0).count();
     let (mut done, mut tallies) = (0, Vec::new());

@@ -3,10 +3,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use dormouse_tests::http_echo::{NAME, sleeps};
-use dormouse_tests::{ClientPod, Cluster, HttpEcho, Installation, Load, Namespace, Timeline, Visitor};
+use dormouse_tests::http_echo::{self, sleeps};
+use dormouse_tests::{ClientPod, Cluster, HttpEcho, Installation, Load, Namespace};
 use http::{Method, StatusCode};
-use k8s_openapi::api::apps::v1::Deployment;
 use tokio::task::JoinSet;
 
 const REQUESTS: usize = 500;
@@ -31,13 +30,11 @@ async fn a_burst_gets_all_its_pods_at_once_and_the_next_one_keeps_them() -> Resu
         .target(TARGET)
         .most(30);
     echo.asleep(&cluster, &namespace).await?;
-    let clients = ClientPod::start(&namespace).await?;
-    let visitor = Visitor::of(&cluster, &installation, echo.host())
+    let visitor = ClientPod::start(&namespace)
         .await?
-        .in_pod(&clients);
-    let wanted = Timeline::of(namespace.api::<Deployment>(), NAME, |object| {
-        object.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
-    });
+        .visitor(&cluster, &installation, echo.host())
+        .await?;
+    let wanted = http_echo::wanted(&namespace);
 
     let began = Instant::now();
     let mut burst = JoinSet::new();

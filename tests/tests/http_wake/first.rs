@@ -15,10 +15,10 @@ async fn a_request_wakes_what_sleeps_and_it_sleeps_again() -> Result<()> {
     let namespace = Namespace::create(&cluster, "http-first").await?;
     let echo = HttpEcho::new(format!("{}.example.org", namespace.name()));
     echo.asleep(&cluster, &namespace).await?;
-    let clients = ClientPod::start(&namespace).await?;
-    let visitor = Visitor::of(&cluster, &installation, echo.host())
+    let visitor = ClientPod::start(&namespace)
         .await?
-        .in_pod(&clients);
+        .visitor(&cluster, &installation, echo.host())
+        .await?;
 
     let first = visitor.visit(Way::Get).await.context("the first request")?;
     eprintln!("the first request was answered after {:?}", first.took);
@@ -58,10 +58,10 @@ async fn an_application_that_listens_late_is_not_waited_for_by_the_kubelets_watc
             json!(10),
         );
     echo.asleep(&cluster, &namespace).await?;
-    let clients = ClientPod::start(&namespace).await?;
-    let visitor = Visitor::of(&cluster, &installation, echo.host())
+    let visitor = ClientPod::start(&namespace)
         .await?
-        .in_pod(&clients);
+        .visitor(&cluster, &installation, echo.host())
+        .await?;
     let visit = visitor.visit(Way::Get).await?;
     eprintln!(
         "an application that listens after 1.5 s answered after {:?}",

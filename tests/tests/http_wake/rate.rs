@@ -3,16 +3,17 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use dormouse_tests::http_echo::{NAME, sleeps};
-use dormouse_tests::{ClientPod, Cluster, HttpEcho, Installation, Load, Namespace, Timeline, Visitor};
+use dormouse_tests::http_echo::{self, sleeps};
+use dormouse_tests::{ClientPod, Cluster, HttpEcho, Installation, Load, Namespace};
 use http::Method;
-use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::json;
 
 /// Clients, each with some ten requests in a second.
 const CLIENTS: usize = 4;
 /// So many of those per second are for one pod.
 const TARGET: u32 = 8;
+/// How long the clients go on once the pods are there.
+const MORE: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rate_wakes_one_pod_and_then_scales_to_what_it_comes_to() -> Result<()> {
@@ -24,13 +25,11 @@ async fn a_rate_wakes_one_pod_and_then_scales_to_what_it_comes_to() -> Result<()
         .change("InterceptorRoute", "/spec/scalingMetric", rate)
         .most(5);
     echo.asleep(&cluster, &namespace).await?;
-    let clients = ClientPod::start(&namespace).await?;
-    let visitor = Visitor::of(&cluster, &installation, echo.host())
+    let visitor = ClientPod::start(&namespace)
         .await?
-        .in_pod(&clients);
-    let wanted = Timeline::of(namespace.api::<Deployment>(), NAME, |object| {
-        object.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
-    });
+        .visitor(&cluster, &installation, echo.host())
+        .await?;
+    let wanted = http_echo::wanted(&namespace);
     wanted
         .reaches("its sleep is seen", Duration::from_secs(10), |count| *count == 0)
         .await?;
@@ -47,6 +46,8 @@ async fn a_rate_wakes_one_pod_and_then_scales_to_what_it_comes_to() -> Result<()
             *count >= 3
         })
         .await?;
+    // The pods may come within two seconds: the requests below need more than that.
+    tokio::time::sleep(MORE).await;
     let tally = load.stop().await?;
     eprintln!("{tally:?}; {:?}", wanted.changes());
     tally.is_whole(100)?;

@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use dormouse_tests::http_echo::NAME;
+use dormouse_tests::http_echo;
 use dormouse_tests::stage::all;
-use dormouse_tests::{ClientPod, Cluster, HttpEcho, Installation, Namespace, Timeline, Visitor, Way};
+use dormouse_tests::{ClientPod, Cluster, HttpEcho, Installation, Namespace, Way};
 use futures::future::try_join_all;
-use k8s_openapi::api::apps::v1::Deployment;
 use rand::Rng as _;
 use rand::seq::IndexedRandom as _;
 use serde_json::json;
@@ -58,13 +57,11 @@ async fn lane(
             json!(5),
         );
     echo.asleep(cluster, &namespace).await?;
-    let clients = ClientPod::start(&namespace).await?;
-    let visitor = Visitor::of(cluster, installation, echo.host())
+    let visitor = ClientPod::start(&namespace)
         .await?
-        .in_pod(&clients);
-    let wanted = Timeline::of(namespace.api::<Deployment>(), NAME, |object| {
-        object.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
-    });
+        .visitor(cluster, installation, echo.host())
+        .await?;
+    let wanted = http_echo::wanted(&namespace);
     let woken = || {
         let changes = wanted.changes();
         let edges = changes
