@@ -32,6 +32,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use bulletin::Bulletin;
+use probes::Ahead;
 use publish::Publisher;
 
 pub(crate) use connect::Access;
@@ -45,6 +46,8 @@ struct Shared {
     bulletins: watch::Receiver<Bulletin>,
     /// The pods whose probes are wanted. Whoever gives the data plane a spec does so while it borrows this.
     pods: watch::Receiver<BTreeSet<PodKey>>,
+    /// The pods that will be wanted soon, as operators think.
+    ahead: Arc<Ahead>,
     /// Some session lacks reports: the next has to have every counter.
     lacking: Arc<Notify>,
 }
@@ -68,7 +71,8 @@ impl Reporter {
     /// A reporter of what `proxy` has to do.
     pub(crate) fn new(proxy: Arc<Proxy>, access: Access) -> Self {
         let lacking = Arc::new(Notify::new());
-        let (publisher, bulletins, pods) = Publisher::new(proxy.clone(), lacking.clone());
+        let ahead = Arc::<Ahead>::default();
+        let (publisher, bulletins, pods) = Publisher::new(proxy.clone(), ahead.clone(), lacking.clone());
         let since_1970 = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
         let shared = Shared {
             proxy,
@@ -76,6 +80,7 @@ impl Reporter {
             session: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
             bulletins,
             pods,
+            ahead,
             lacking,
         };
         Self {

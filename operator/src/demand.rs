@@ -7,7 +7,8 @@
 //! authorities of the certificate ─> ConfigMap, which interceptors mount
 //! pods of interceptors ── watch ── which of them exist ──────────────────────────────────> DemandHub
 //! Obstacles ── what keeps the pods of a route from starting ──> sessions
-//! session ── pods that requests wait for ──> GET ──> how they may be probed ──> session
+//! session ── routes that wait ──> Scouts: watch of their pods ──> how they may be probed ──> session
+//!         └─ pods that requests wait for ──> GET ──────────────┘
 //! ```
 //!
 //! Every replica listens, and so a new leader's book is warm. Everything is bounded: connections, sessions, the size of a
@@ -21,6 +22,7 @@ mod pods;
 mod probe_spec;
 mod probes;
 mod reviewer;
+mod scouts;
 mod server;
 mod service;
 mod sessions;
@@ -33,7 +35,8 @@ pub use args::DemandArgs;
 pub(crate) use authorities::Authorities;
 pub use obstacles::Obstacles;
 pub use pods::{InterceptorPod, follow_pods};
-pub use probes::{ClusterPods, ReadPods};
+pub use probe_spec::Told;
+pub use probes::{ClusterPods, ReadPods, Selector, Tell};
 pub use reviewer::{ReviewFailed, Reviewer, TokenReviewer};
 pub use server::serve;
 pub use service::DemandService;

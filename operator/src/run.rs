@@ -123,12 +123,14 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
     if let Some(listener) = demand_listener {
         let (namespace, certificate) = (&args.pod_namespace, parts.certificate.resolver());
         let demand = &parts.demand;
+        let routes = parts.cx.stores.routes.clone();
         demand.start(
             &args.demand,
             namespace,
             &cluster,
             listener,
             certificate,
+            Arc::new(move |route| routes.as_ref()?.selector(route)),
             &mut supervisor,
         );
         let authorities = Authorities {
@@ -338,7 +340,7 @@ fn assemble(
         let stores = routes.clone();
         let obstacles = demand.obstacles(
             cluster,
-            move |route| stores.selector(route),
+            Arc::new(move |route| stores.selector(route)),
             cx.leadership.clone(),
         );
         supervisor.spawn("obstacles", until(stopping.clone(), obstacles.follow()));

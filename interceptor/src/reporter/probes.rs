@@ -1,6 +1,7 @@
 //! From the probes of a pod, as an operator tells them, to the data plane's.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use dormouse_core::endpoints::PodKey;
@@ -9,9 +10,50 @@ use dormouse_wire::demand::{self as wire, PodProbe, ProbeSpecs, probe};
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-/// Has the data plane probe these pods, those of them that are wanted.
-pub(super) fn learn(proxy: &Proxy, wanted: &watch::Receiver<BTreeSet<PodKey>>, specs: &ProbeSpecs) {
+/// Pods that are known before they are wanted.
+const MOST_AHEAD: usize = 1000;
+/// How long one of them may take to be wanted.
+const AHEAD: Duration = Duration::from_secs(60);
+
+/// The pods of which operators told before any slice named them.
+#[derive(Default)]
+pub(super) struct Ahead {
+    told: Mutex<HashMap<PodKey, Instant>>,
+}
+
+impl Ahead {
+    fn lock(&self) -> MutexGuard<'_, HashMap<PodKey, Instant>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers a pod, if there is room.
+    fn note(&self, pod: &PodKey) -> bool {
+        let mut told = self.lock();
+        let has_room = told.len() < MOST_AHEAD || told.contains_key(pod);
+        if has_room {
+            told.insert(pod.clone(), Instant::now());
+        }
+        has_room
+    }
+
+    /// Those that nobody came to want; they are forgotten here, as are those that are wanted by now.
+    pub(super) fn sweep(&self, wanted: &BTreeSet<PodKey>) -> Vec<PodKey> {
+        let mut told = self.lock();
+        told.retain(|pod, _| !wanted.contains(pod));
+        let old = told.extract_if(|_, at| at.elapsed() >= AHEAD);
+        old.map(|(pod, _)| pod).collect()
+    }
+}
+
+/// Has the data plane probe these pods, as soon as a slice names them and requests wait.
+pub(super) fn learn(
+    proxy: &Proxy,
+    wanted: &watch::Receiver<BTreeSet<PodKey>>,
+    ahead: &Ahead,
+    specs: &ProbeSpecs,
+) {
     let since_1970 = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     // Held to the end: a pod that is wanted no longer is forgotten by the data plane under the same lock.
     let wanted = wanted.borrow();
@@ -22,7 +64,7 @@ pub(super) fn learn(proxy: &Proxy, wanted: &watch::Receiver<BTreeSet<PodKey>>, s
             name: pod.name.into(),
             uid: pod.uid.into(),
         };
-        if wanted.contains(&pod) {
+        if wanted.contains(&pod) || ahead.note(&pod) {
             proxy.set_probe(&pod, spec(told, since_1970));
         }
     }

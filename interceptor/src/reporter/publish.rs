@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::bulletin::{Bulletin, Scribe};
+use super::probes::Ahead;
 
 /// Looks at the data plane that nothing hastened, and so reports of changes: 20 in a second at most.
 const CHANGES: Duration = Duration::from_millis(50);
@@ -30,6 +31,7 @@ pub(super) struct Publisher {
     scribe: Scribe,
     bulletins: watch::Sender<Bulletin>,
     pods: watch::Sender<BTreeSet<PodKey>>,
+    ahead: Arc<Ahead>,
     lacking: Arc<Notify>,
 }
 
@@ -37,6 +39,7 @@ impl Publisher {
     /// The publisher, where its reports appear, and where the pods whose probes are wanted do.
     pub(super) fn new(
         proxy: Arc<Proxy>,
+        ahead: Arc<Ahead>,
         lacking: Arc<Notify>,
     ) -> (Self, watch::Receiver<Bulletin>, watch::Receiver<BTreeSet<PodKey>>) {
         let (bulletins, published) = watch::channel(Bulletin::default());
@@ -48,6 +51,7 @@ impl Publisher {
             scribe: Scribe::default(),
             bulletins,
             pods,
+            ahead,
             lacking,
         };
         (publisher, published, wanted)
@@ -103,7 +107,8 @@ impl Publisher {
             wanted.pop_last();
         }
         self.pods.send_if_modified(|pods| {
-            for gone in pods.difference(&wanted) {
+            let never_wanted = self.ahead.sweep(&wanted);
+            for gone in pods.difference(&wanted).chain(&never_wanted) {
                 self.proxy.set_probe(gone, None);
             }
             let differs = *pods != wanted;

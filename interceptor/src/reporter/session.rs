@@ -233,7 +233,9 @@ async fn listen(
                 }
             }
             Some(Order::Release(release)) => holds.release(&release),
-            Some(Order::ProbeSpecs(specs)) => probes::learn(&shared.proxy, &shared.pods, &specs),
+            Some(Order::ProbeSpecs(specs)) => {
+                probes::learn(&shared.proxy, &shared.pods, &shared.ahead, &specs);
+            }
             Some(Order::Obstacle(obstacle)) => obstacles::learn(&shared.proxy, obstacle),
             // How far the operator has come changes nothing here: the newest report is sent whether or not it has the others.
             Some(Order::Acknowledgement(_)) => {}
@@ -282,6 +284,7 @@ mod tests {
             session: 1,
             bulletins,
             pods,
+            ahead: Arc::default(),
             lacking: Arc::new(Notify::new()),
         };
         let (outbox, mut said) = mpsc::channel(OUTBOX);

@@ -196,6 +196,18 @@ fn hold(id: u64) -> Order {
     })
 }
 
+/// Of a route that is not here.
+fn hold_elsewhere(id: u64) -> Order {
+    Order::Hold(HoldRequest {
+        id,
+        route: Some(Route {
+            name: "other".to_owned(),
+            ..route().unwrap()
+        }),
+        deadline_millis: 20_000,
+    })
+}
+
 fn release(id: u64, outcome: Outcome) -> Order {
     Order::Release(HoldRelease {
         id,
@@ -374,23 +386,14 @@ async fn after_a_sleep_what_came_meanwhile_waits_for_a_new_pod() {
 #[tokio::test]
 async fn a_route_that_is_not_here_holds_nothing() {
     let (_operator, _interceptor, mut session) = reporting().await;
-    let mut unknown = hold(3);
-    if let Order::Hold(request) = &mut unknown {
-        request.route.as_mut().unwrap().name = "other".to_owned();
-    }
-    session.order(unknown).await;
+    session.order(hold_elsewhere(3)).await;
     let held = session.hold_answer().await;
     assert_eq!((held.id, held.in_flight, held.pending), (3, 0, 0));
 }
 
-#[tokio::test]
-async fn pods_are_asked_for_while_requests_wait_and_probed_as_told() {
-    let (_operator, interceptor, mut session) = reporting().await;
-    let app = application().await;
-    interceptor.endpoints(&[(app, "a", false)]);
-    let client = interceptor.request().await;
-    assert_eq!(session.pods_wanted().await, ["a"]);
-    let spec = |name: &str| PodProbe {
+/// How a pod may be probed.
+fn spec(name: &str, app: SocketAddr) -> PodProbe {
+    PodProbe {
         pod: Some(Pod {
             namespace: "shop".to_owned(),
             name: name.to_owned(),
@@ -406,11 +409,35 @@ async fn pods_are_asked_for_while_requests_wait_and_probed_as_told() {
         }),
         container_started_millis: 0,
         addresses: vec![app.ip().to_string()],
-    };
-    let pods = vec![spec("stranger"), spec("a")];
+    }
+}
+
+#[tokio::test]
+async fn pods_are_asked_for_while_requests_wait_and_probed_as_told() {
+    let (_operator, interceptor, mut session) = reporting().await;
+    let app = application().await;
+    interceptor.endpoints(&[(app, "a", false)]);
+    let client = interceptor.request().await;
+    assert_eq!(session.pods_wanted().await, ["a"]);
+    let pods = vec![spec("stranger", app), spec("a", app)];
     session.order(Order::ProbeSpecs(ProbeSpecs { pods })).await;
     assert_eq!(answer(client).await, "HTTP/1.1 200 OK");
     assert!(session.pods_wanted().await.is_empty(), "nobody waits any more");
+}
+
+#[tokio::test]
+async fn a_pod_that_was_told_ahead_is_probed_as_soon_as_its_slice_comes() {
+    let (_operator, interceptor, mut session) = reporting().await;
+    let app = application().await;
+    interceptor.endpoints(&[]);
+    let client = interceptor.request().await;
+    let pods = vec![spec("a", app)];
+    session.order(Order::ProbeSpecs(ProbeSpecs { pods })).await;
+    // Answered in order: what was told has been taken in by then.
+    session.order(hold_elsewhere(1)).await;
+    session.hold_answer().await;
+    interceptor.endpoints(&[(app, "a", false)]);
+    assert_eq!(answer(client).await, "HTTP/1.1 200 OK", "nobody said more of it");
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{debug, info};
 
-use super::probes::ReadPods;
+use super::probes::{ReadPods, Selector};
 use super::sessions::Sessions;
 
 const LOOK: Duration = Duration::from_secs(1);
@@ -32,8 +32,6 @@ const AGAIN: Duration = Duration::from_secs(5);
 const TELL_AGAIN: Duration = Duration::from_secs(20);
 /// Routes whose pods are listed in one go, and at once; the others have their turn in the next.
 const LOOKS: (usize, usize) = (64, 4);
-
-type Selector = Box<dyn Fn(&RouteKey) -> Option<String> + Send + Sync>;
 
 /// Looks for what keeps pods from starting.
 pub struct Obstacles {

@@ -7,6 +7,7 @@
 use dormouse_wire::demand::{self as wire, Header, HttpCheck, PodProbe, TcpCheck, probe};
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Pod, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde::Deserialize;
 
 /// What Kubernetes fills in for a probe without a deadline.
 const DEFAULT_TIMEOUT_SECONDS: i32 = 1;
@@ -29,11 +30,23 @@ const MESHES: &[&str] = &[
 ];
 
 /// What interceptors are told of a pod, and whether that is all there will be.
-#[derive(Debug)]
-pub(super) struct Told {
+#[derive(Clone, Debug, Deserialize)]
+#[serde(from = "Pod")]
+pub struct Told {
     pub(super) probe: PodProbe,
     /// The container was started, or when it is makes no difference.
     pub(super) complete: bool,
+}
+
+impl From<Pod> for Told {
+    fn from(pod: Pod) -> Self {
+        let name = wire::Pod {
+            namespace: pod.metadata.namespace.clone().unwrap_or_default(),
+            name: pod.metadata.name.clone().unwrap_or_default(),
+            uid: pod.metadata.uid.clone().unwrap_or_default(),
+        };
+        of(name, &pod)
+    }
 }
 
 /// How `pod` may be probed; without a readiness probe where the kubelet decides.

@@ -5,14 +5,15 @@
 //!                          └─ not started yet, and that matters: again, soon
 //! ```
 //!
-//! Pods are read one by one and only while they are wanted: nothing is watched for this. Interceptors face the internet and
-//! have no right to read pods; they learn of none in a namespace without a route.
+//! Pods are read only while they are wanted. Interceptors face the internet and have no right to read pods; they learn of none
+//! in a namespace without a route. Most pods of a cold start are told before anybody asks: see [`super::scouts`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dormouse_kubernetes::{CallError, Calls, Priority};
+use dormouse_core::demand::RouteKey;
+use dormouse_kubernetes::{CallError, Calls, Change, Namespaces, Priority, Watch};
 use dormouse_wire::demand as wire;
 use dormouse_wire::demand::from_operator::Message;
 use futures::FutureExt;
@@ -26,13 +27,15 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use super::messages::to_interceptor;
-use super::probe_spec;
+use super::probe_spec::{self, Told};
 use super::sessions::Outbox;
 
 /// Pods of which one interceptor is told at once; the others it leaves to the kubelet.
 const MOST_PODS: usize = 1000;
 /// Pods read at once, for all interceptors.
 const READS: usize = 16;
+/// Routes whose pods are followed at once, for all interceptors.
+const FOLLOWS: usize = 128;
 /// Pods of one target that are looked at for what keeps them from starting.
 const MOST_LISTED: u32 = 50;
 /// How soon a pod is looked at again, at first and at last.
@@ -51,7 +54,15 @@ pub trait ReadPods: Send + Sync {
         namespace: &'a str,
         selector: &'a str,
     ) -> BoxFuture<'a, Result<Vec<Pod>, CallError>>;
+
+    /// Tells how each of the pods with these labels may be probed, now and whenever that may have changed. Never ends.
+    fn follow(&self, namespace: &str, selector: &str, tell: Tell) -> BoxFuture<'static, ()>;
 }
+
+/// Is told how a pod may be probed.
+pub type Tell = Box<dyn Fn(&Told) + Send + Sync>;
+/// The label selector of a route's pods, where it is known.
+pub type Selector = Arc<dyn Fn(&RouteKey) -> Option<String> + Send + Sync>;
 
 /// Asks the API server.
 pub struct ClusterPods {
@@ -90,21 +101,55 @@ impl ReadPods for ClusterPods {
         }
         .boxed()
     }
+
+    fn follow(&self, namespace: &str, selector: &str, tell: Tell) -> BoxFuture<'static, ()> {
+        let of_this = selector.to_owned();
+        let (told, follow) =
+            Watch::<Pod, Told>::reduced(&self.client, &Namespaces::These(vec![namespace.to_owned()]))
+                .labels(selector)
+                .on_change(move |_, change| {
+                    if let Change::Applied(told) = change {
+                        tell(told);
+                    }
+                })
+                .on_failure(move |error| {
+                    debug!(selector = of_this, %error, "pods that requests wait for cannot be followed");
+                    true
+                })
+                .start();
+        async move {
+            follow.await;
+            drop(told);
+        }
+        .boxed()
+    }
 }
 
 /// Reads pods for all sessions. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct PodBooth {
     pods: Arc<dyn ReadPods>,
+    selector: Selector,
     reads: Arc<Semaphore>,
+    follows: Arc<Semaphore>,
 }
 
 impl PodBooth {
-    pub(super) fn new(pods: Arc<dyn ReadPods>) -> Self {
+    pub(super) fn new(pods: Arc<dyn ReadPods>, selector: Selector) -> Self {
         Self {
             pods,
+            selector,
             reads: Arc::new(Semaphore::new(READS)),
+            follows: Arc::new(Semaphore::new(FOLLOWS)),
         }
+    }
+
+    /// Tells of the pods of a route until it is dropped. `None` where nobody knows which these are, or too many are followed.
+    pub(super) fn follow(&self, route: &RouteKey, tell: Tell) -> Option<BoxFuture<'static, ()>> {
+        let permit = Arc::clone(&self.follows).try_acquire_owned().ok()?;
+        let selector = (self.selector)(route)?;
+        let follow = self.pods.follow(&route.namespace, &selector, tell);
+        Some(follow.map(move |()| drop(permit)).boxed())
     }
 
     /// The pod, if it is still the one that is meant.
@@ -122,7 +167,7 @@ impl PodBooth {
             match self.read(&name).await {
                 Ok(None) => return,
                 Ok(Some(pod)) => {
-                    let probe_spec::Told { probe, complete } = probe_spec::of(name.clone(), &pod);
+                    let Told { probe, complete } = probe_spec::of(name.clone(), &pod);
                     if before.as_ref() != Some(&probe) {
                         let specs = wire::ProbeSpecs {
                             pods: vec![probe.clone()],
@@ -150,17 +195,20 @@ impl PodBooth {
 /// What one interceptor wants to know.
 #[derive(Default)]
 pub(super) struct Wanted {
-    telling: HashMap<(String, String, String), AbortOnDropHandle<()>>,
+    /// Those that were told ahead need nobody who tells.
+    telling: HashMap<(String, String, String), Option<AbortOnDropHandle<()>>>,
 }
 
 impl Wanted {
-    /// Takes in which pods are wanted from now on; those of other namespaces than `serves` says are passed over.
+    /// Takes in which pods are wanted from now on; those of other namespaces than `serves` says are passed over, and so are
+    /// those of which `has_told` says that it was told already.
     pub(super) fn replace(
         &mut self,
         wanted: wire::PodsWanted,
         booth: &PodBooth,
         outbox: &Outbox,
         serves: impl Fn(&str) -> bool,
+        has_told: impl Fn(&wire::Pod) -> bool,
     ) {
         let mut before = std::mem::take(&mut self.telling);
         let mut served: HashMap<String, bool> = HashMap::new();
@@ -171,7 +219,8 @@ impl Wanted {
             }
             let key = (pod.namespace.clone(), pod.name.clone(), pod.uid.clone());
             let telling = before.remove(&key).unwrap_or_else(|| {
-                AbortOnDropHandle::new(tokio::spawn(booth.clone().tell(pod, outbox.clone())))
+                let told = has_told(&pod);
+                (!told).then(|| AbortOnDropHandle::new(tokio::spawn(booth.clone().tell(pod, outbox.clone()))))
             });
             self.telling.insert(key, telling);
         }

@@ -9,7 +9,7 @@ use dormouse_engine::DemandHub;
 use dormouse_wire::demand::demand_server::Demand;
 use dormouse_wire::demand::from_interceptor::Message;
 use dormouse_wire::demand::from_operator::Message as Reply;
-use dormouse_wire::demand::{Acknowledgement, FromInterceptor, FromOperator};
+use dormouse_wire::demand::{Acknowledgement, FromInterceptor, FromOperator, Pod};
 use futures::Stream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -19,8 +19,9 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, info};
 
 use super::messages;
-use super::probes::{PodBooth, ReadPods, Wanted};
+use super::probes::{PodBooth, ReadPods, Selector, Wanted};
 use super::reviewer::Reviewer;
+use super::scouts::{self, Scouts};
 use super::server::InUse;
 use super::sessions::{Opened, Outbox, Sessions};
 
@@ -41,19 +42,20 @@ pub struct DemandService {
 
 impl DemandService {
     /// Feeds `hub` with what is said in sessions, which are entered into `sessions`; what interceptors want to know of pods is
-    /// read by `pods`.
+    /// read by `pods`, and those of a route are found by `selector`.
     #[must_use]
     pub fn new(
         hub: DemandHub,
         sessions: Sessions,
         reviewer: Arc<dyn Reviewer>,
         pods: Arc<dyn ReadPods>,
+        selector: Selector,
     ) -> Self {
         Self {
             hub,
             sessions,
             reviewer,
-            booth: PodBooth::new(pods),
+            booth: PodBooth::new(pods, selector),
         }
     }
 
@@ -90,6 +92,7 @@ impl Demand for DemandService {
             process: None,
             booth: self.booth.clone(),
             wanted: Wanted::default(),
+            scouts: Scouts::default(),
         };
         let reader = tokio::spawn(session.run(request.into_inner()));
         Ok(Response::new(Outbound {
@@ -125,6 +128,8 @@ struct Session {
     booth: PodBooth,
     /// The pods it wants to know of; ends with the session.
     wanted: Wanted,
+    /// Those it will want to know of soon.
+    scouts: Scouts,
 }
 
 impl Session {
@@ -167,7 +172,14 @@ impl Session {
             Message::Hello(_) => {}
             Message::Report(report) => {
                 let sequence = report.sequence;
-                self.hub.apply(messages::report(reporter, process, report)?);
+                let report = messages::report(reporter, process, report)?;
+                let waiting = report
+                    .routes
+                    .iter()
+                    .filter(|(_, demand)| scouts::is_asleep(demand));
+                let waiting = waiting.map(|(route, _)| route.clone()).collect();
+                self.hub.apply(report);
+                self.scouts.waiting(waiting, &self.booth, &self.outbox);
                 self.reply(Reply::Acknowledgement(Acknowledgement { sequence }));
             }
             Message::Heartbeat(heartbeat) => {
@@ -176,6 +188,7 @@ impl Session {
                         "that report is not the newest here: begin a new session",
                     ));
                 }
+                self.scouts.rest();
             }
             Message::Goodbye(goodbye) => self.hub.apply(messages::goodbye(reporter, process, goodbye)),
             Message::HoldAnswer(answer) => self.opened.answer(answer),
@@ -183,7 +196,8 @@ impl Session {
                 debug!(%reporter, pods = wanted.pods.len(), "probes were asked for");
                 let (hub, booth) = (&self.hub, &self.booth);
                 let serves = |namespace: &str| hub.has_routes_in(namespace);
-                self.wanted.replace(wanted, booth, &self.outbox, serves);
+                let has_told = |pod: &Pod| self.scouts.has_told(pod);
+                self.wanted.replace(wanted, booth, &self.outbox, serves, has_told);
             }
         }
         Ok(())

@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use dormouse_core::demand::RouteKey;
 use dormouse_engine::{DemandHub, Leadership};
 use dormouse_kubernetes::{Cluster, ObjectKey};
 use dormouse_runtime::Supervisor;
@@ -14,7 +13,7 @@ use tokio::net::TcpListener;
 use super::args::DemandArgs;
 use super::obstacles::Obstacles;
 use super::pods::follow_pods;
-use super::probes::ClusterPods;
+use super::probes::{ClusterPods, Selector};
 use super::reviewer::TokenReviewer;
 use super::server::serve;
 use super::service::DemandService;
@@ -59,7 +58,7 @@ impl DemandParts {
     pub fn obstacles(
         &self,
         cluster: &Cluster,
-        selector: impl Fn(&RouteKey) -> Option<String> + Send + Sync + 'static,
+        selector: Selector,
         leadership: Arc<dyn Leadership>,
     ) -> Obstacles {
         Obstacles {
@@ -69,12 +68,14 @@ impl DemandParts {
                 client: cluster.client.clone(),
                 calls: cluster.calls.clone(),
             }),
-            selector: Box::new(selector),
+            selector,
             leadership,
         }
     }
 
-    /// Listens to interceptors, and follows which of them exist, until the process stops.
+    /// Listens to interceptors, and follows which of them exist, until the process stops; `selector` gives the label selector
+    /// of a route's pods.
+    #[expect(clippy::too_many_arguments, reason = "each is another part of the process")]
     pub fn start(
         &self,
         args: &DemandArgs,
@@ -82,6 +83,7 @@ impl DemandParts {
         cluster: &Cluster,
         listener: TcpListener,
         certificate: Arc<dyn ResolvesServerCert>,
+        selector: Selector,
         supervisor: &mut Supervisor,
     ) {
         let user = |account: &String| format!("system:serviceaccount:{namespace}:{account}");
@@ -92,7 +94,7 @@ impl DemandParts {
             calls: cluster.calls.clone(),
         };
         let (hub, sessions) = (self.hub.clone(), self.sessions.clone());
-        let service = DemandService::new(hub, sessions, Arc::new(reviewer), Arc::new(pods));
+        let service = DemandService::new(hub, sessions, Arc::new(reviewer), Arc::new(pods), selector);
         let stop = supervisor.token().cancelled_owned();
         supervisor.spawn("demand server", serve(listener, certificate, service, stop));
         let stopping = supervisor.token();

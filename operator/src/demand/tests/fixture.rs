@@ -29,14 +29,14 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tonic::body::Body;
 use tonic::{Request, Status, Streaming};
 
-use super::super::{DemandService, ReadPods, ReviewFailed, Reviewer, Sessions, serve};
+use super::super::{DemandService, ReadPods, ReviewFailed, Reviewer, Sessions, Tell, Told, serve};
 
 const HOST: &str = "keda-operator.keda.svc";
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -85,9 +85,12 @@ impl Reviewer for Scripted {
 /// The pods of a cluster, by name.
 #[derive(Default)]
 pub(super) struct Pods {
-    pub(super) there: Mutex<HashMap<String, Pod>>,
+    pub(super) there: Arc<Mutex<HashMap<String, Pod>>>,
     /// The names of those that were read.
     pub(super) read: Mutex<Vec<String>>,
+    /// One for each watch that there is.
+    pub(super) followed: Arc<()>,
+    changed: watch::Sender<()>,
 }
 
 impl Pods {
@@ -95,6 +98,7 @@ impl Pods {
         let pod: Pod = serde_json::from_value(pod).unwrap();
         let name = pod.metadata.name.clone().unwrap();
         self.there.lock().unwrap().insert(name, pod);
+        self.changed.send_replace(());
     }
 }
 
@@ -116,6 +120,22 @@ impl ReadPods for Pods {
     ) -> BoxFuture<'a, Result<Vec<Pod>, CallError>> {
         let pods = self.there.lock().unwrap().values().cloned().collect();
         async move { Ok(pods) }.boxed()
+    }
+
+    fn follow(&self, namespace: &str, selector: &str, tell: Tell) -> BoxFuture<'static, ()> {
+        assert_eq!((namespace, selector), ("shop", "app=web"));
+        let (there, followed) = (self.there.clone(), self.followed.clone());
+        let mut changed = self.changed.subscribe();
+        async move {
+            let _followed = followed;
+            loop {
+                for pod in there.lock().unwrap().values() {
+                    tell(&Told::from(pod.clone()));
+                }
+                changed.changed().await.unwrap();
+            }
+        }
+        .boxed()
     }
 }
 
@@ -158,7 +178,14 @@ impl Operator {
             },
         );
         let pods = Arc::new(Pods::default());
-        let service = DemandService::new(hub.clone(), sessions.clone(), Arc::new(Scripted), pods.clone());
+        let selector = Arc::new(|route: &RouteKey| (*route == web()).then(|| "app=web".to_owned()));
+        let service = DemandService::new(
+            hub.clone(),
+            sessions.clone(),
+            Arc::new(Scripted),
+            pods.clone(),
+            selector,
+        );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dormouse_core::demand::{DemandReport, PodStage, RouteDemand};
+use dormouse_core::demand::{DemandReport, PodStage, RouteDemand, RouteKey};
 use dormouse_engine::{DemandHub, Leadership};
 use dormouse_scalers::{OwnAddresses, RouteScaling};
 use dormouse_wire::demand::FromOperator;
@@ -67,7 +67,7 @@ impl Stage {
             hub: hub.clone(),
             sessions,
             pods: Arc::new(pods),
-            selector: Box::new(|route| Some(format!("app={}", route.name))),
+            selector: Arc::new(|route: &RouteKey| Some(format!("app={}", route.name))),
             leadership: Arc::new(Leads(leads)),
         };
         Self {

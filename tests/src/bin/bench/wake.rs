@@ -19,7 +19,7 @@ use dormouse_tests::{Cluster, Installation, Namespace};
 
 use self::cold::{Sample, cold_starts};
 use self::first_byte::Buckets;
-use self::floor::floor;
+use self::floor::{FloorSample, floor};
 use crate::figures::Figures;
 use crate::plane::percentile;
 use crate::steps::{load_average, say};
@@ -91,33 +91,35 @@ async fn steps(
         edges::all(cluster, installation, figures).await?;
     }
     if "cold".contains(&arguments.only) {
-        let mut first_bytes = Buckets::new();
+        let (mut first_bytes, mut straight) = (Buckets::new(), Vec::new());
         for kind in KINDS {
-            for (bound, count) in cold(arguments, cluster, installation, kind, figures).await? {
+            let (counts, floors) = cold(arguments, cluster, installation, kind, figures).await?;
+            for (bound, count) in counts {
                 *first_bytes.entry(bound).or_default() += count;
             }
+            straight.extend(floors.iter().map(|floor| floor.first_byte));
         }
-        first_byte::add(&first_bytes, figures);
+        first_byte::add(&first_bytes, straight, figures);
     }
     Ok(())
 }
 
 /// Cold starts of an application that listens so many milliseconds after its start, and as many of the bare platform. Gives
-/// how soon the interceptor had their first bytes.
+/// how soon the interceptor had their first bytes, and what the platform took.
 async fn cold(
     arguments: &Arguments,
     cluster: &Cluster,
     installation: &Installation,
     (name, late, goal): (&str, u64, f64),
     figures: &mut Figures,
-) -> Result<Buckets> {
+) -> Result<(Buckets, Vec<FloorSample>)> {
     say(&format!(
         "cold starts of an application that listens {late} ms after its start"
     ));
     let asleep = Namespace::create(cluster, "bench-cold").await?;
-    let bare = Namespace::create(cluster, "bench-floor").await?;
+    let by_hand = Namespace::create(cluster, "bench-floor").await?;
     let cold = cold_starts(cluster, installation, &asleep, late).await?;
-    let floor = floor(cluster, &bare, late).await?;
+    let floor = floor(cluster, &by_hand, late).await?;
     let (mut samples, mut floors) = (Vec::new(), Vec::new());
     // In turn: what else the machine does is the same for both.
     for _ in 0..arguments.cold_starts {
@@ -130,13 +132,10 @@ async fn cold(
     }
     // Of this namespace alone, and while it is there: the series go with their route.
     let first_bytes = first_byte::so_far(cluster, installation, asleep.name()).await?;
-    let of = |value: fn(&Sample) -> f64| {
-        let mut values: Vec<f64> = samples.iter().map(value).collect();
-        values.sort_by(f64::total_cmp);
-        values
-    };
+    let of = |value: fn(&Sample) -> f64| sorted(samples.iter().map(value));
+    let of_floor = |value: fn(&FloorSample) -> f64| sorted(floors.iter().map(value));
     let (ours, totals) = (of(Sample::ours), of(|sample| sample.total));
-    floors.sort_by(f64::total_cmp);
+    let bare = of_floor(|floor| floor.total);
     let median = |sorted: &[f64]| percentile(sorted, 0.5);
     let scale = median(&of(|sample| sample.to_scale)).unwrap_or(f64::NAN);
     let answer = median(&of(|sample| sample.listening_to_answer)).unwrap_or(f64::NAN);
@@ -152,6 +151,7 @@ async fn cold(
     );
     figures.add(format!("{name}_of_ours"), median(&known), "ms", None, note);
     let p90 = percentile(&totals, 0.9).unwrap_or(f64::NAN);
+    let patch = median(&of_floor(|floor| floor.patch)).unwrap_or(f64::NAN);
     figures.add(
         format!("{name}_median"),
         median(&totals),
@@ -161,18 +161,24 @@ async fn cold(
     );
     figures.add(
         format!("{name}_floor"),
-        median(&floors),
+        median(&bare),
         "ms",
         None,
-        "a bare patch of /scale -> first answer of the pod",
+        format!("a bare patch of /scale -> first answer of the pod; the patch {patch:.1}"),
     );
-    let (low, high) = interval(&totals, &floors);
+    let (low, high) = interval(&totals, &bare);
     let difference = median(&totals)
-        .zip(median(&floors))
+        .zip(median(&bare))
         .map(|(total, floor)| total - floor);
     let note = format!("95% interval {low:.1} to {high:.1}");
     figures.add(format!("{name}_raw_difference"), difference, "ms", None, note);
-    Ok(first_bytes)
+    Ok((first_bytes, floors))
+}
+
+fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values
 }
 
 /// The interval in which the difference of the medians lies with 95%, by drawing from the samples again and again.

@@ -6,6 +6,7 @@ use anyhow::{Result, anyhow};
 use dormouse_tests::{Cluster, Installation, exposition};
 
 use crate::figures::Figures;
+use crate::plane::percentile;
 
 const NAME: &str = "dormouse_interceptor_ready_to_first_byte_seconds";
 
@@ -48,8 +49,8 @@ pub(crate) async fn so_far(cluster: &Cluster, installation: &Installation, route
     Ok(buckets)
 }
 
-/// The bounds that 50% and 99% of them kept.
-pub(crate) fn add(counts: &Buckets, figures: &mut Figures) {
+/// The bounds that 50% and 99% of them kept, and what requests straight to a pod took that it answered first, in milliseconds.
+pub(crate) fn add(counts: &Buckets, mut straight: Vec<f64>, figures: &mut Figures) {
     let all = counts.values().last().copied().unwrap_or_default();
     let kept = |share: f64| {
         counts
@@ -68,6 +69,14 @@ pub(crate) fn add(counts: &Buckets, figures: &mut Figures) {
     };
     figures.add("ready_to_first_byte_p50", value(0.5), "ms", None, note.clone());
     figures.add("ready_to_first_byte_p99", value(0.99), "ms", 5.0, note);
+    straight.sort_by(f64::total_cmp);
+    for (name, share) in [
+        ("ready_to_first_byte_floor_p50", 0.5),
+        ("ready_to_first_byte_floor_p99", 0.99),
+    ] {
+        let note = format!("a pod's first answer, asked straight, {} of them", straight.len());
+        figures.add(name, percentile(&straight, share), "ms", None, note);
+    }
 }
 
 #[cfg(test)]
@@ -78,7 +87,7 @@ mod tests {
     fn the_bound_that_nearly_all_kept_is_told() {
         let counts = Buckets::from([(1_000, 50.0), (5_000, 100.0), (u64::MAX, 100.0)]);
         let mut figures = Figures::default();
-        add(&counts, &mut figures);
+        add(&counts, vec![1.0], &mut figures);
         let json: serde_json::Value = serde_json::from_str(&figures.json().unwrap()).unwrap();
         assert_eq!((&json[0]["value"], &json[1]["value"]), (&1.0.into(), &5.0.into()));
     }

@@ -24,6 +24,17 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const APART: Duration = Duration::from_millis(1);
 const PORT: u16 = 8080;
 
+/// What the platform took by itself, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FloorSample {
+    /// From the patch to the pod's first answer.
+    pub(crate) total: f64,
+    /// The patch of `/scale`, until the API server had answered.
+    pub(crate) patch: f64,
+    /// The request that the pod answered first: from connecting to its first bytes.
+    pub(crate) first_byte: f64,
+}
+
 /// A Deployment that nobody scales but the bench.
 pub(crate) struct Floor<'a> {
     namespace: &'a Namespace,
@@ -41,24 +52,34 @@ pub(crate) async fn floor<'a>(cluster: &Cluster, namespace: &'a Namespace, late:
 }
 
 impl Floor<'_> {
-    /// From a patch to the pod's first answer, in milliseconds; then the way back to none.
-    pub(crate) async fn sample(&self) -> Result<f64> {
+    /// One start by hand; then the way back to none.
+    pub(crate) async fn sample(&self) -> Result<FloorSample> {
         http_echo::sleeps(self.namespace, PATIENCE).await?;
+        let millis = |began: Instant| began.elapsed().as_secs_f64() * 1000.0;
         let began = Instant::now();
         let pod = self.pod();
         self.scale(1).await?;
+        let patch = millis(began);
         let pod = timeout(PATIENCE, pod).await.context("the pod has no address")??;
         let answered = async {
-            while request(SocketAddr::new(pod, PORT)).await.is_err() {
+            loop {
+                let tried = Instant::now();
+                if request(SocketAddr::new(pod, PORT)).await.is_ok() {
+                    return millis(tried);
+                }
                 sleep(APART).await;
             }
         };
-        timeout(PATIENCE, answered)
+        let first_byte = timeout(PATIENCE, answered)
             .await
             .context("the pod does not answer")?;
-        let took = began.elapsed().as_secs_f64() * 1000.0;
+        let total = millis(began);
         self.scale(0).await?;
-        Ok(took)
+        Ok(FloorSample {
+            total,
+            patch,
+            first_byte,
+        })
     }
 
     async fn scale(&self, replicas: u32) -> Result<()> {
