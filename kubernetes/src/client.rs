@@ -94,6 +94,8 @@ pub struct Cluster {
     pub client: Client,
     /// For the leader election alone: its renewals share no connection and no queue with anything else.
     pub election: Client,
+    /// For watches that come and go: each takes a connection with it when it ends, and the calls' own are to be there.
+    pub passing: Client,
     /// The bounds every unary call obeys.
     pub calls: Calls,
     /// The namespace the process runs in, or the kubeconfig's.
@@ -110,6 +112,7 @@ impl Cluster {
         Ok(Self {
             client: client(config.clone(), &throttle, &requests)?,
             election: client(config.clone(), &Throttle::new(), &requests)?,
+            passing: client(config.clone(), &throttle, &requests)?,
             calls: Calls::new(throttle).counting(requests),
             namespace: config.default_namespace,
         })

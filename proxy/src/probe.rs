@@ -31,6 +31,9 @@ use crate::upstream::Upstream;
 /// How often a prober looks whether it is still of use.
 const STILL_WANTED: Duration = Duration::from_millis(50);
 
+/// Two ends of a delay that are no farther apart than this are the same.
+const SAME_TIME: Duration = Duration::from_millis(100);
+
 /// A spec, and when its delays began.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -44,6 +47,22 @@ impl Plan {
             spec,
             set_at: Instant::now(),
         }
+    }
+
+    /// Whether a newer plan says nothing new: the same tries, which begin at the same time or have begun.
+    pub(crate) fn says_as(&self, newer: &Self) -> bool {
+        let begins = |plan: &Self, probe: &Probe| (plan.set_at + probe.delay).max(newer.set_at);
+        let same = |ours: &Option<Probe>, theirs: &Option<Probe>| match (ours, theirs) {
+            (Some(ours), Some(theirs)) => {
+                let (one, other) = (begins(self, ours), begins(newer, theirs));
+                let apart = one.max(other) - one.min(other);
+                (&ours.check, ours.timeout) == (&theirs.check, theirs.timeout) && apart <= SAME_TIME
+            }
+            (ours, theirs) => ours.is_none() && theirs.is_none(),
+        };
+        self.spec.addresses == newer.spec.addresses
+            && same(&self.spec.startup, &newer.spec.startup)
+            && same(&self.spec.readiness, &newer.spec.readiness)
     }
 }
 
@@ -135,5 +154,45 @@ async fn passes(plan: &Plan, traffic: SocketAddr) {
     }
     if !reached_traffic {
         tries::tcp(traffic).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(port: u16, delay: Duration) -> Plan {
+        Plan::new(ProbeSpec {
+            readiness: Some(Probe {
+                check: Check::Tcp { port },
+                delay,
+                timeout: Duration::from_secs(1),
+            }),
+            ..ProbeSpec::default()
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_told_again_is_nothing_new_unless_a_delay_began_again() {
+        let (second, none) = (Duration::from_secs(1), Duration::ZERO);
+        let (at_once, delayed) = (plan(80, none), plan(80, 3 * second));
+        tokio::time::advance(second).await;
+        assert!(at_once.says_as(&plan(80, none)));
+        assert!(
+            delayed.says_as(&plan(80, 2 * second)),
+            "it ends when the other one does"
+        );
+        assert!(
+            !delayed.says_as(&plan(80, 3 * second)),
+            "the container began anew"
+        );
+        assert!(
+            !delayed.says_as(&plan(80, none)),
+            "there is nothing to wait for any more"
+        );
+        assert!(!at_once.says_as(&plan(81, none)));
+        assert!(!at_once.says_as(&Plan::new(ProbeSpec::default())));
+        tokio::time::advance(5 * second).await;
+        assert!(delayed.says_as(&plan(80, none)), "both are over");
     }
 }

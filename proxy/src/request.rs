@@ -139,10 +139,10 @@ fn find_route(client: &Client, head: &request::Parts) -> Result<Arc<Route>, Fail
 
 /// The static route of a request, which its route may answer by itself and never counts.
 fn static_route<'r>(route: &'r Route, head: &request::Parts) -> Option<&'r StaticRoute> {
-    let settings = route.settings();
-    if settings.static_routes.is_empty() {
+    if !route.has_static_routes() {
         return None;
     }
+    let settings = route.settings();
     settings.static_route(&destination(head), &Headers(&head.headers))
 }
 

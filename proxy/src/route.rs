@@ -39,6 +39,8 @@ pub(crate) struct Route {
     target: Arc<Upstream>,
     fallback: Option<Arc<Upstream>>,
     waits: Waits,
+    /// Of its settings, which a request need not look at where it has none.
+    has_static_routes: bool,
 }
 
 /// How long requests of a route may take, with the process's own settings filled in.
@@ -73,6 +75,7 @@ impl Route {
                 request: settings.timeouts.request.or(inherited.request),
                 response_header: settings.timeouts.response_header.or(inherited.response_header),
             },
+            has_static_routes: !settings.static_routes.is_empty(),
             settings,
             state,
         }
@@ -96,6 +99,11 @@ impl Route {
 
     pub(crate) fn fallback(&self) -> Option<&Arc<Upstream>> {
         self.fallback.as_ref()
+    }
+
+    /// Whether it may answer some requests by itself, whatever its endpoints do.
+    pub(crate) fn has_static_routes(&self) -> bool {
+        self.has_static_routes
     }
 
     pub(crate) fn waits(&self) -> Waits {

@@ -249,10 +249,18 @@ impl Shared {
 
     /// Says how a pod may be probed, or that it may not.
     pub(crate) fn set_plan(&self, pod: &PodKey, plan: Option<Plan>) {
+        let mut registry = self.lock();
         match plan {
-            Some(plan) => self.lock().plans.insert(pod.clone(), Arc::new(plan)),
-            None => self.lock().plans.remove(pod),
-        };
+            // Who probes by the old one goes on.
+            Some(plan) if registry.plans.get(pod).is_some_and(|old| old.says_as(&plan)) => {}
+            Some(plan) => {
+                registry.plans.insert(pod.clone(), Arc::new(plan));
+            }
+            None => {
+                registry.plans.remove(pod);
+            }
+        }
+        drop(registry);
         for upstream in self.upstreams_waited_for() {
             upstream.probe();
         }

@@ -13,6 +13,7 @@ use arc_swap::{ArcSwap, Guard};
 use dormouse_core::endpoints::{EndpointSet, PodKey, Standing};
 use dormouse_core::routes::settings::ServicePort;
 use rustls::pki_types::ServerName;
+use smallvec::SmallVec;
 
 use crate::peer::{Peer, PeerLoad};
 use crate::probe;
@@ -90,7 +91,8 @@ pub(crate) struct View {
     pub(crate) protocol: Protocol,
     /// How its endpoints are known, if they speak TLS.
     pub(crate) tls: Option<Arc<TlsName>>,
-    usable: Vec<Arc<Peer>>,
+    /// Mostly one, which then needs no block of memory of its own.
+    usable: SmallVec<[Arc<Peer>; 1]>,
 }
 
 impl View {
@@ -316,7 +318,7 @@ impl State {
     }
 
     fn view(&self, name: Option<&Arc<TlsName>>) -> View {
-        let usable = |wanted: fn(&Peer, Standing) -> bool| -> Vec<Arc<Peer>> {
+        let usable = |wanted: fn(&Peer, Standing) -> bool| -> SmallVec<[Arc<Peer>; 1]> {
             let chosen = self
                 .peers
                 .iter()

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::iter;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::build::Match;
 use super::{Destination, HeaderRules, HeaderSet, HostPattern, PathPrefix, path};
 
@@ -95,8 +97,11 @@ impl<T> Default for RouteTable<T> {
 
 /// The paths of one host in the order of [`PathPrefix`], so that all prefixes of a path are found by going up from the last
 /// one that is not after it.
+///
+/// Most hosts have one path and most paths one route, which are part of the host's own entry then: a look-up among many
+/// hosts touches as little memory as it can.
 #[derive(Debug, Default)]
-struct Paths(Box<[Node]>);
+struct Paths(SmallVec<[Node; 1]>);
 
 #[derive(Debug)]
 struct Node {
@@ -104,7 +109,7 @@ struct Node {
     /// The longest other prefix that covers this one.
     parent: Option<usize>,
     /// The more specific first.
-    claims: Box<[Claim]>,
+    claims: SmallVec<[Claim; 1]>,
 }
 
 #[derive(Debug)]
@@ -125,10 +130,11 @@ impl From<&Match> for Claim {
 impl Paths {
     /// The paths of matches at one host.
     fn new(matches: &[Match]) -> Self {
-        let mut nodes: Vec<Node> = Vec::new();
+        let mut nodes: SmallVec<[Node; 1]> = SmallVec::new();
         for at_path in matches.chunk_by(|a, b| a.path == b.path) {
-            let mut claims: Vec<_> = at_path.iter().map(Claim::from).collect();
+            let mut claims: SmallVec<[Claim; 1]> = at_path.iter().map(Claim::from).collect();
             claims.sort_by_key(|claim| (claim.headers.precedence(), claim.route));
+            claims.shrink_to_fit();
             let prefix = at_path[0].path.clone();
             // What covers this prefix is the one before it, or covers that.
             let last = nodes.len().checked_sub(1);
@@ -136,10 +142,11 @@ impl Paths {
             nodes.push(Node {
                 prefix,
                 parent,
-                claims: claims.into(),
+                claims,
             });
         }
-        Self(nodes.into())
+        nodes.shrink_to_fit();
+        Self(nodes)
     }
 
     /// The route of the longest path for which the headers are right too.

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 /// Pods that are known before they are wanted.
 const MOST_AHEAD: usize = 1000;
-/// How long one of them may take to be wanted.
+/// How long one of them may take to be wanted: longer than operators take it to be known here.
 const AHEAD: Duration = Duration::from_secs(60);
 
 /// The pods of which operators told before any slice named them.
@@ -64,8 +64,9 @@ pub(super) fn learn(
             name: pod.name.into(),
             uid: pod.uid.into(),
         };
-        if wanted.contains(&pod) || ahead.note(&pod) {
-            proxy.set_probe(&pod, spec(told, since_1970));
+        let spec = spec(told, since_1970);
+        if wanted.contains(&pod) || (spec.is_some() && ahead.note(&pod)) {
+            proxy.set_probe(&pod, spec);
         }
     }
 }
@@ -243,5 +244,27 @@ mod tests {
             spec(&pod(None, None, Some(tcp(80))), NOW).is_some(),
             "no delay to wait out"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_told_ahead_is_kept_until_it_is_wanted_or_for_a_minute() {
+        let pod = |number: usize| PodKey {
+            namespace: "shop".into(),
+            name: "web".into(),
+            uid: number.to_string().into(),
+        };
+        let ahead = Ahead::default();
+        assert!((0..MOST_AHEAD).all(|number| ahead.note(&pod(number))));
+        assert!(
+            !ahead.note(&pod(MOST_AHEAD)) && ahead.note(&pod(0)),
+            "those only that are there"
+        );
+        let wanted = BTreeSet::from([pod(7)]);
+        assert_eq!(ahead.sweep(&wanted), []);
+        tokio::time::advance(AHEAD).await;
+        let gone = ahead.sweep(&BTreeSet::new());
+        assert_eq!(gone.len(), MOST_AHEAD - 1);
+        assert!(!gone.contains(&pod(7)), "it is no longer its own");
+        assert!(ahead.note(&pod(MOST_AHEAD)), "there is room again");
     }
 }

@@ -4,6 +4,8 @@
 //! host or is a command or gRPC, with a success threshold above 1, a readiness gate, several probed containers, the network
 //! of the node, or the sidecar of a mesh, which the kubelet passes by and nobody else can.
 
+use std::fmt;
+
 use dormouse_wire::demand::{self as wire, Header, HttpCheck, PodProbe, TcpCheck, probe};
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Pod, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -30,12 +32,32 @@ const MESHES: &[&str] = &[
 ];
 
 /// What interceptors are told of a pod, and whether that is all there will be.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(from = "Pod")]
 pub struct Told {
     pub(super) probe: PodProbe,
     /// The container was started, or when it is makes no difference.
     pub(super) complete: bool,
+    /// The kubelet has not found it ready, and may still do so.
+    is_starting: bool,
+}
+
+impl Told {
+    /// Whether a probe of this pod could soon find out something.
+    pub(super) fn is_worth_telling_ahead(&self) -> bool {
+        self.complete && self.is_starting && self.probe.readiness.is_some()
+    }
+}
+
+/// Without headers, which may be secret.
+impl fmt::Debug for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Told")
+            .field("pod", &self.probe.pod)
+            .field("complete", &self.complete)
+            .field("is_starting", &self.is_starting)
+            .finish_non_exhaustive()
+    }
 }
 
 impl From<Pod> for Told {
@@ -59,6 +81,7 @@ pub(super) fn of(name: wire::Pod, pod: &Pod) -> Told {
         return Told {
             probe,
             complete: true,
+            is_starting: is_starting(pod),
         };
     };
     let started = started_millis(pod, &container.name);
@@ -69,6 +92,7 @@ pub(super) fn of(name: wire::Pod, pod: &Pod) -> Told {
     let addresses = addresses(pod);
     Told {
         complete: (started > 0 || !delayed) && !addresses.is_empty(),
+        is_starting: is_starting(pod),
         probe: PodProbe {
             pod: Some(name),
             startup,
@@ -77,6 +101,13 @@ pub(super) fn of(name: wire::Pod, pod: &Pod) -> Told {
             addresses,
         },
     }
+}
+
+fn is_starting(pod: &Pod) -> bool {
+    let Some(status) = &pod.status else { return true };
+    let mut conditions = status.conditions.iter().flatten();
+    let is_ready = conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    !is_ready && !matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
 }
 
 /// The addresses that the kubelet says the pod has.
@@ -244,13 +275,34 @@ mod tests {
     }
 
     #[test]
+    fn ahead_are_told_those_that_start_and_may_be_probed() {
+        let tcp = json!({"tcpSocket": {"port": 8080}});
+        let starting = pod(&tcp);
+        assert!(told(starting.clone()).is_worth_telling_ahead());
+        assert!(
+            !told(pod(&json!(null))).is_worth_telling_ahead(),
+            "the kubelet decides"
+        );
+        for (key, value) in [
+            ("podIPs", Value::Null),
+            ("phase", json!("Failed")),
+            ("conditions", json!([{"type": "Ready", "status": "True"}])),
+        ] {
+            let mut pod = starting.clone();
+            pod["status"]["podIP"] = Value::Null;
+            pod["status"][key] = value;
+            assert!(!told(pod).is_worth_telling_ahead(), "{key}");
+        }
+    }
+
+    #[test]
     fn an_http_probe_is_told_with_its_defaults_and_its_named_port() {
         let headers = json!([{"name": "Host", "value": "web"}]);
         let readiness = json!({
             "httpGet": {"path": "/ready?full", "port": "http", "scheme": "HTTPS", "httpHeaders": headers},
             "initialDelaySeconds": 3,
         });
-        let Told { probe, complete } = told(pod(&readiness));
+        let Told { probe, complete, .. } = told(pod(&readiness));
         assert!(complete);
         assert_eq!(probe.addresses, ["10.0.0.7", "fd00::7"]);
         // 2026-11-21T00:00:10Z, and all of that second.

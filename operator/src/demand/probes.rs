@@ -40,6 +40,9 @@ const FOLLOWS: usize = 128;
 const MOST_LISTED: u32 = 50;
 /// How soon a pod is looked at again, at first and at last.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// How long it may take an interceptor to make something of what it was told ahead, before it is told once more: it may not
+/// have kept it.
+const TOLD_AHEAD: Duration = Duration::from_secs(1);
 /// How long the interceptor may take to take a message in.
 const SEND: Duration = Duration::from_secs(3);
 
@@ -68,6 +71,8 @@ pub type Selector = Arc<dyn Fn(&RouteKey) -> Option<String> + Send + Sync>;
 pub struct ClusterPods {
     /// Its client.
     pub client: Client,
+    /// One for watches that come and go, each of which takes a connection with it.
+    pub watches: Client,
     /// Its bounded calls.
     pub calls: Calls,
 }
@@ -103,25 +108,15 @@ impl ReadPods for ClusterPods {
     }
 
     fn follow(&self, namespace: &str, selector: &str, tell: Tell) -> BoxFuture<'static, ()> {
-        let of_this = selector.to_owned();
-        let (told, follow) =
-            Watch::<Pod, Told>::reduced(&self.client, &Namespaces::These(vec![namespace.to_owned()]))
-                .labels(selector)
-                .on_change(move |_, change| {
-                    if let Change::Applied(told) = change {
-                        tell(told);
-                    }
-                })
-                .on_failure(move |error| {
-                    debug!(selector = of_this, %error, "pods that requests wait for cannot be followed");
-                    true
-                })
-                .start();
-        async move {
-            follow.await;
-            drop(told);
-        }
-        .boxed()
+        let scope = Namespaces::These(vec![namespace.to_owned()]);
+        let watch = Watch::<Pod, Told>::reduced(&self.watches, &scope).labels(selector);
+        let watch = watch.on_change(move |_, change| {
+            if let Change::Applied(told) = change {
+                tell(told);
+            }
+        });
+        let (_, follow) = watch.start();
+        follow.boxed()
     }
 }
 
@@ -159,15 +154,16 @@ impl PodBooth {
         Ok(pod.filter(|pod| pod.metadata.uid.as_ref() == Some(&name.uid)))
     }
 
-    /// Tells of one pod until there is no more to tell.
-    async fn tell(self, name: wire::Pod, outbox: Outbox) {
+    /// Tells of one pod, after this time, until there is no more to tell.
+    async fn tell(self, name: wire::Pod, after: Duration, outbox: Outbox) {
+        sleep(after).await;
         let mut wait = AGAIN.0;
         let mut before = None;
         loop {
             match self.read(&name).await {
                 Ok(None) => return,
                 Ok(Some(pod)) => {
-                    let Told { probe, complete } = probe_spec::of(name.clone(), &pod);
+                    let Told { probe, complete, .. } = probe_spec::of(name.clone(), &pod);
                     if before.as_ref() != Some(&probe) {
                         let specs = wire::ProbeSpecs {
                             pods: vec![probe.clone()],
@@ -195,13 +191,12 @@ impl PodBooth {
 /// What one interceptor wants to know.
 #[derive(Default)]
 pub(super) struct Wanted {
-    /// Those that were told ahead need nobody who tells.
-    telling: HashMap<(String, String, String), Option<AbortOnDropHandle<()>>>,
+    telling: HashMap<(String, String, String), AbortOnDropHandle<()>>,
 }
 
 impl Wanted {
-    /// Takes in which pods are wanted from now on; those of other namespaces than `serves` says are passed over, and so are
-    /// those of which `has_told` says that it was told already.
+    /// Takes in which pods are wanted from now on; those of other namespaces than `serves` says are passed over. One of which
+    /// `has_told` says that it was told already is told again only where it is still wanted a while later.
     pub(super) fn replace(
         &mut self,
         wanted: wire::PodsWanted,
@@ -219,8 +214,12 @@ impl Wanted {
             }
             let key = (pod.namespace.clone(), pod.name.clone(), pod.uid.clone());
             let telling = before.remove(&key).unwrap_or_else(|| {
-                let told = has_told(&pod);
-                (!told).then(|| AbortOnDropHandle::new(tokio::spawn(booth.clone().tell(pod, outbox.clone()))))
+                let after = if has_told(&pod) {
+                    TOLD_AHEAD
+                } else {
+                    Duration::ZERO
+                };
+                AbortOnDropHandle::new(tokio::spawn(booth.clone().tell(pod, after, outbox.clone())))
             });
             self.telling.insert(key, telling);
         }

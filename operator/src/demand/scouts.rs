@@ -1,15 +1,15 @@
 //! Goes ahead of the pods that a wake brings forth: how one may be probed is told as soon as its address is known, and so
-//! before its EndpointSlice asks for it.
+//! before its EndpointSlice has the interceptor ask for it.
 //!
 //! ```text
 //! Report: a route waits, nothing of it is under way ──> watch of its pods ──> address known ──> ProbeSpecs
 //! ```
 //!
-//! A pod that is told of too early is one that an interceptor need not ask for: between an EndpointSlice and the first probe
-//! stands nothing then. Whoever is told late, or never, still asks.
+//! Between an EndpointSlice and the first probe stands nothing then. It is a matter of milliseconds and no more: whatever is
+//! not told ahead is told when it is asked for.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dormouse_core::demand::{RouteDemand, RouteKey};
@@ -23,19 +23,22 @@ use super::probe_spec::Told;
 use super::probes::PodBooth;
 use super::sessions::Outbox;
 
-/// Routes whose pods are followed for one interceptor; those of the others are read when they are asked for.
+/// Routes whose pods are followed for one interceptor.
 const MOST_ROUTES: usize = 32;
 /// How long after it began to wait: the change of its scale goes first, and no pod has an address so soon.
-const AFTER: Duration = Duration::from_millis(100);
+pub(super) const AFTER: Duration = Duration::from_millis(100);
 /// How long the pods of a route are followed after it was last seen to wait: what comes and goes is not begun each time anew.
-const LINGER: Duration = Duration::from_secs(10);
-/// For how long an interceptor is believed to know what it was told.
+pub(super) const LINGER: Duration = Duration::from_secs(5);
+/// And how long at most while it waits: what has no pod by then is no cold start that milliseconds matter to, and others need
+/// the place.
+pub(super) const LONGEST: Duration = Duration::from_secs(60);
+/// For how long an interceptor is believed to know what it was told; it forgets later than that.
 const KNOWN: Duration = Duration::from_secs(10);
 /// Pods of one route that are told ahead.
 const MOST_PODS: usize = 100;
 
-/// Whether requests wait at a route of which none is served: who could serve them is still to come.
-pub(super) fn is_asleep(demand: &RouteDemand) -> bool {
+/// Whether requests wait here while none is served: who could serve them is still to come.
+pub(super) fn is_cold(demand: &RouteDemand) -> bool {
     demand.pending > 0 && demand.in_flight == 0
 }
 
@@ -46,63 +49,75 @@ pub(super) struct Scouts {
 }
 
 struct Scout {
-    waits: bool,
+    began: Instant,
+    /// When it was last seen to wait.
     waited: Instant,
+    waits: bool,
+    told: Arc<Mutex<HashMap<wire::Pod, Ahead>>>,
+    /// Taken when it has gone on for too long.
+    watch: Option<AbortOnDropHandle<()>>,
+}
+
+/// What was told of a pod.
+struct Ahead {
+    probe: wire::PodProbe,
     /// When; nothing any more once it was asked for.
-    told: Arc<Mutex<HashMap<wire::Pod, Option<Instant>>>>,
-    _watch: AbortOnDropHandle<()>,
+    at: Option<Instant>,
 }
 
 impl Scouts {
-    /// Takes in at which routes requests wait from now on.
-    pub(super) fn waiting(&mut self, routes: Vec<RouteKey>, booth: &PodBooth, outbox: &Outbox) {
+    /// Takes in at which routes requests wait from now on while none is served.
+    pub(super) fn waiting<'r>(
+        &mut self,
+        routes: impl Iterator<Item = &'r RouteKey>,
+        booth: &PodBooth,
+        outbox: &Outbox,
+    ) {
         for scout in self.following.values_mut() {
             scout.waits = false;
         }
         for route in routes {
-            if let Some(scout) = self.following.get_mut(&route) {
+            if let Some(scout) = self.following.get_mut(route) {
                 (scout.waits, scout.waited) = (true, Instant::now());
             } else if self.following.len() < MOST_ROUTES
-                && let Some(scout) = Scout::follow(&route, booth, outbox.clone())
+                && let Some(scout) = Scout::follow(route, booth, outbox.clone())
             {
-                self.following.insert(route, scout);
+                self.following.insert(route.clone(), scout);
             }
         }
         self.rest();
     }
 
-    /// Nothing has changed; but what waited long ago is followed no more.
+    /// Nothing has changed; but what waited long ago, or for too long, is followed no more.
     pub(super) fn rest(&mut self) {
-        self.following
-            .retain(|_, scout| scout.waits || scout.waited.elapsed() < LINGER);
+        self.following.retain(|_, scout| {
+            let lingers = scout.began.elapsed() >= AFTER && scout.waited.elapsed() < LINGER;
+            scout.waits || lingers
+        });
+        for scout in self.following.values_mut() {
+            // It keeps its entry until it has ceased to wait, and so is not followed anew.
+            scout.watch.take_if(|_| scout.began.elapsed() >= LONGEST);
+        }
     }
 
     /// Whether the interceptor asks for a pod of which it was told ahead. It is so once: who asks again has forgotten.
     pub(super) fn has_told(&self, pod: &wire::Pod) -> bool {
-        let told = self.following.values().find_map(|scout| {
-            let mut told = scout.told.lock().unwrap_or_else(PoisonError::into_inner);
-            told.get_mut(pod)?.take()
+        let told = self.following.values().filter_map(|scout| {
+            let mut told = lock(&scout.told);
+            told.get_mut(pod)?.at.take()
         });
-        told.is_some_and(|at| at.elapsed() < KNOWN)
+        // From all of them: several routes may lead to one pod.
+        told.max().is_some_and(|at| at.elapsed() < KNOWN)
     }
 }
 
 impl Scout {
     fn follow(route: &RouteKey, booth: &PodBooth, outbox: Outbox) -> Option<Self> {
-        let told = Arc::new(Mutex::new(HashMap::new()));
+        let told = Arc::default();
         let known = Arc::clone(&told);
-        let tell = move |Told { probe, complete }: &Told| {
-            let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-            let pod = probe.pod.clone().unwrap_or_default();
-            if !complete || known.contains_key(&pod) || known.len() >= MOST_PODS {
-                return;
-            }
-            let specs = wire::ProbeSpecs {
-                pods: vec![probe.clone()],
-            };
-            let message = to_interceptor(Message::ProbeSpecs(specs));
-            if outbox.try_send(Ok(message)).is_ok() {
-                known.insert(pod, Some(Instant::now()));
+        let tell = move |pod: &Told| {
+            if pod.is_worth_telling_ahead() {
+                tell(&mut lock(&known), &pod.probe, &outbox);
             }
         };
         let follow = booth.follow(route, Box::new(tell))?;
@@ -110,11 +125,35 @@ impl Scout {
             sleep(AFTER).await;
             follow.await;
         };
+        let now = Instant::now();
         Some(Self {
+            began: now,
+            waited: now,
             waits: true,
-            waited: Instant::now(),
             told,
-            _watch: AbortOnDropHandle::new(tokio::spawn(watch)),
+            watch: Some(AbortOnDropHandle::new(tokio::spawn(watch))),
         })
     }
+}
+
+fn tell(told: &mut HashMap<wire::Pod, Ahead>, probe: &wire::PodProbe, outbox: &Outbox) {
+    let pod = probe.pod.clone().unwrap_or_default();
+    let before = told.get(&pod);
+    if before.is_some_and(|before| before.probe == *probe) || (before.is_none() && told.len() >= MOST_PODS) {
+        return;
+    }
+    let pods = vec![probe.clone()];
+    let message = to_interceptor(Message::ProbeSpecs(wire::ProbeSpecs { pods }));
+    // One that takes nothing in asks for it later.
+    if outbox.try_send(Ok(message)).is_ok() {
+        let ahead = Ahead {
+            probe: probe.clone(),
+            at: Some(Instant::now()),
+        };
+        told.insert(pod, ahead);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

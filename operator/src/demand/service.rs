@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use dormouse_core::demand::RouteKey;
 use dormouse_engine::DemandHub;
 use dormouse_wire::demand::demand_server::Demand;
 use dormouse_wire::demand::from_interceptor::Message;
@@ -29,6 +30,8 @@ use super::sessions::{Opened, Outbox, Sessions};
 const OUTBOX: usize = 256;
 /// A session in which nothing was heard for so long has lost its other end: a heartbeat comes each second.
 const LONGEST_SILENCE: Duration = Duration::from_secs(10);
+/// Cold routes of a report that are looked at.
+const MOST_COLD: usize = 64;
 /// How long the last word of a session may wait to be sent.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
@@ -173,13 +176,15 @@ impl Session {
             Message::Report(report) => {
                 let sequence = report.sequence;
                 let report = messages::report(reporter, process, report)?;
-                let waiting = report
+                let cold: Vec<RouteKey> = report
                     .routes
                     .iter()
-                    .filter(|(_, demand)| scouts::is_asleep(demand));
-                let waiting = waiting.map(|(route, _)| route.clone()).collect();
+                    .filter(|(_, demand)| scouts::is_cold(demand))
+                    .map(|(route, _)| route.clone())
+                    .take(MOST_COLD)
+                    .collect();
                 self.hub.apply(report);
-                self.scouts.waiting(waiting, &self.booth, &self.outbox);
+                self.scouts.waiting(cold.iter(), &self.booth, &self.outbox);
                 self.reply(Reply::Acknowledgement(Acknowledgement { sequence }));
             }
             Message::Heartbeat(heartbeat) => {

@@ -64,10 +64,7 @@ impl DemandParts {
         Obstacles {
             hub: self.hub.clone(),
             sessions: self.sessions.clone(),
-            pods: Arc::new(ClusterPods {
-                client: cluster.client.clone(),
-                calls: cluster.calls.clone(),
-            }),
+            pods: Arc::new(pods(cluster)),
             selector,
             leadership,
         }
@@ -89,10 +86,7 @@ impl DemandParts {
         let user = |account: &String| format!("system:serviceaccount:{namespace}:{account}");
         let users = args.interceptor_service_accounts.iter().map(user);
         let reviewer = TokenReviewer::new(cluster.client.clone(), cluster.calls.clone(), users);
-        let pods = ClusterPods {
-            client: cluster.client.clone(),
-            calls: cluster.calls.clone(),
-        };
+        let pods = pods(cluster);
         let (hub, sessions) = (self.hub.clone(), self.sessions.clone());
         let service = DemandService::new(hub, sessions, Arc::new(reviewer), Arc::new(pods), selector);
         let stop = supervisor.token().cancelled_owned();
@@ -110,5 +104,13 @@ impl DemandParts {
                 () = stopping.cancelled() => {}
             }
         });
+    }
+}
+
+fn pods(cluster: &Cluster) -> ClusterPods {
+    ClusterPods {
+        client: cluster.client.clone(),
+        watches: cluster.passing.clone(),
+        calls: cluster.calls.clone(),
     }
 }

@@ -3,6 +3,7 @@
 mod fixture;
 mod obstacles;
 mod probes;
+mod scouts;
 
 use std::sync::Arc;
 use std::time::Duration;

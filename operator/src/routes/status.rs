@@ -75,6 +75,10 @@ impl References for RouteStatuses {
     fn is_used(&self, route: &ObjectKey) -> bool {
         self.users.is_used(route)
     }
+
+    fn in_trouble(&self, route: &ObjectKey) -> Option<(ObjectKey, Arc<str>)> {
+        self.users.in_trouble(route)
+    }
 }
 
 impl RouteStatuses {

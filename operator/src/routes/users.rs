@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dormouse_api::ScaledObject;
+use dormouse_api::{ConditionStatus, ScaledObject, conditions};
 use dormouse_kubernetes::ObjectKey;
 use dormouse_scalers::OwnAddresses;
 
@@ -18,7 +18,15 @@ pub struct RouteUsers {
 #[derive(Debug, Default)]
 struct Index {
     by_route: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
-    by_user: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+    by_user: HashMap<ObjectKey, User>,
+}
+
+/// A ScaledObject that scales on routes.
+#[derive(Debug, Default)]
+struct User {
+    routes: BTreeSet<ObjectKey>,
+    /// Why it is not Ready, if it says so.
+    trouble: Option<Arc<str>>,
 }
 
 impl RouteUsers {
@@ -31,14 +39,17 @@ impl RouteUsers {
         }
     }
 
-    /// A ScaledObject is there, or changed. Gives back the routes that it has begun or ceased to scale on.
+    /// A ScaledObject is there, or changed. Gives back the routes that it has begun or ceased to scale on, and all of them
+    /// when it got into trouble or out of it.
     pub fn note(&self, user: &ObjectKey, object: &ScaledObject) -> Vec<ObjectKey> {
-        self.set(user, self.routes(user, object))
+        let routes = self.routes(user, object);
+        let trouble = (!routes.is_empty()).then(|| trouble(object)).flatten();
+        self.set(user, User { routes, trouble })
     }
 
     /// A ScaledObject is gone. Gives back the routes that it scaled on.
     pub fn forget(&self, user: &ObjectKey) -> Vec<ObjectKey> {
-        self.set(user, BTreeSet::new())
+        self.set(user, User::default())
     }
 
     /// The ScaledObjects that scale on a route.
@@ -52,6 +63,17 @@ impl RouteUsers {
     #[must_use]
     pub fn is_used(&self, route: &ObjectKey) -> bool {
         self.lock().by_route.contains_key(route)
+    }
+
+    /// Who scales on a route, and why that comes to nothing, where all of them are in trouble.
+    #[must_use]
+    pub fn in_trouble(&self, route: &ObjectKey) -> Option<(ObjectKey, Arc<str>)> {
+        let index = self.lock();
+        let users = index.by_route.get(route)?.iter();
+        let troubles: Option<Vec<_>> = users
+            .map(|user| Some((user.clone(), index.by_user.get(user)?.trouble.clone()?)))
+            .collect();
+        troubles?.into_iter().next()
     }
 
     /// The routes that the triggers of a ScaledObject name.
@@ -68,12 +90,16 @@ impl RouteUsers {
         routes.collect()
     }
 
-    fn set(&self, user: &ObjectKey, routes: BTreeSet<ObjectKey>) -> Vec<ObjectKey> {
+    fn set(&self, user: &ObjectKey, now: User) -> Vec<ObjectKey> {
         let mut index = self.lock();
         let Index { by_route, by_user } = &mut *index;
         let before = by_user.remove(user).unwrap_or_default();
-        let changed: Vec<ObjectKey> = before.symmetric_difference(&routes).cloned().collect();
-        for route in before.difference(&routes) {
+        let changed = if before.trouble == now.trouble {
+            before.routes.symmetric_difference(&now.routes).cloned().collect()
+        } else {
+            before.routes.union(&now.routes).cloned().collect()
+        };
+        for route in before.routes.difference(&now.routes) {
             if let Some(users) = by_route.get_mut(route) {
                 users.remove(user);
                 if users.is_empty() {
@@ -81,11 +107,11 @@ impl RouteUsers {
                 }
             }
         }
-        for route in &routes {
+        for route in &now.routes {
             by_route.entry(route.clone()).or_default().insert(user.clone());
         }
-        if !routes.is_empty() {
-            by_user.insert(user.clone(), routes);
+        if !now.routes.is_empty() {
+            by_user.insert(user.clone(), now);
         }
         changed
     }
@@ -93,6 +119,13 @@ impl RouteUsers {
     fn lock(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a ScaledObject's own Ready condition says against it.
+fn trouble(object: &ScaledObject) -> Option<Arc<str>> {
+    let conditions = &object.status.as_ref()?.conditions;
+    let ready = conditions.iter().find(|one| one.type_ == conditions::READY)?;
+    (ready.status == ConditionStatus::False).then(|| ready.message.as_deref().unwrap_or_default().into())
 }
 
 #[cfg(test)]
@@ -138,5 +171,29 @@ mod tests {
         assert_eq!(users.forget(&key("b")), [key("web")]);
         let index = users.lock();
         assert!(index.by_route.is_empty() && index.by_user.is_empty());
+    }
+
+    #[test]
+    fn a_route_is_in_trouble_when_all_who_scale_on_it_are() {
+        let users = RouteUsers::new(OwnAddresses::new("scaler", "keda", Vec::new()));
+        let said = |status: &str, message: &str| {
+            let mut object = object(&[("external-push", "scaler.keda:9090", "web")]);
+            let ready = json!({"type": "Ready", "status": status, "reason": "r", "message": message});
+            object.status = serde_json::from_value(json!({"conditions": [ready]})).unwrap();
+            object
+        };
+        assert_eq!(users.note(&key("a"), &said("Unknown", "soon")), [key("web")]);
+        assert_eq!(users.in_trouble(&key("web")), None);
+        let lost = said("False", "no target");
+        assert_eq!(users.note(&key("a"), &lost), [key("web")], "its trouble is news");
+        assert!(users.note(&key("a"), &lost).is_empty());
+        let trouble = Some((key("a"), "no target".into()));
+        assert_eq!(users.in_trouble(&key("web")), trouble);
+        users.note(&key("b"), &said("True", "fine"));
+        assert_eq!(users.in_trouble(&key("web")), None, "the other one wakes it");
+        users.forget(&key("b"));
+        assert_eq!(users.in_trouble(&key("web")), trouble);
+        assert_eq!(users.note(&key("a"), &said("True", "fine")), [key("web")]);
+        assert_eq!(users.in_trouble(&key("web")), None);
     }
 }

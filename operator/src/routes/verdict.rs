@@ -26,6 +26,8 @@ pub(super) trait References {
     fn page(&self, key: &ObjectKey) -> Option<Arc<Page>>;
     /// Whether a ScaledObject scales on the route.
     fn is_used(&self, route: &ObjectKey) -> bool;
+    /// The ScaledObject that scales on the route, and why it cannot.
+    fn in_trouble(&self, route: &ObjectKey) -> Option<(ObjectKey, Arc<str>)>;
 }
 
 /// The Ready condition of a route.
@@ -84,6 +86,12 @@ pub(super) fn judge(
                     "no ScaledObject of this namespace has an external-push trigger with interceptorRoute {:?}: requests wake nothing",
                     key.name
                 ),
+            });
+        }
+        if let Some((user, why)) = references.in_trouble(&ObjectKey::of(&**object)) {
+            problems.push(Problem {
+                reason: "ScaledObjectNotReady",
+                message: format!("ScaledObject {user}, which scales on this route, is not Ready: {why}"),
             });
         }
         let won = won.remove(&key).unwrap_or_default();
@@ -226,7 +234,7 @@ mod tests {
     use super::*;
 
     /// A Service `web` with port 80 named `http`, a ConfigMap `pages` with one page, and a ScaledObject for every route but
-    /// `lonely`.
+    /// `lonely`, which works for every one but `stuck`.
     struct Shop;
 
     impl References for Shop {
@@ -248,6 +256,10 @@ mod tests {
 
         fn is_used(&self, route: &ObjectKey) -> bool {
             &*route.name != "lonely"
+        }
+
+        fn in_trouble(&self, route: &ObjectKey) -> Option<(ObjectKey, Arc<str>)> {
+            (&*route.name == "stuck").then(|| (route.clone(), "its target is gone".into()))
         }
     }
 
@@ -345,9 +357,15 @@ mod tests {
     }
 
     #[test]
-    fn a_route_that_nobody_scales_on_says_so_beside_the_rest() {
+    fn a_route_that_nobody_scales_on_or_can_says_so_beside_the_rest() {
         let verdict = one("lonely", |_| {});
         assert_eq!(verdict.reason, "NoScaledObject");
+        let stuck = one("stuck", |_| {});
+        assert_eq!(
+            (stuck.status, stuck.reason),
+            (ConditionStatus::False, "ScaledObjectNotReady")
+        );
+        assert!(stuck.message.ends_with("its target is gone"), "{}", stuck.message);
         let verdict = one("lonely", |spec| spec["target"]["port"] = json!(81));
         assert_eq!(verdict.reason, "PortNotFound");
         assert!(

@@ -80,8 +80,7 @@ impl Lane {
         let mut rights = Vec::new();
         for role in self.roles() {
             let object = self.get(&role).await?;
-            let name = object.metadata.name.clone().unwrap_or_default();
-            rights.extend(Right::all_of(self.suffix(&name), &object.data["rules"])?);
+            rights.extend(Right::all_of(&self.label(&role), &object.data["rules"])?);
         }
         Ok(rights)
     }
@@ -101,8 +100,16 @@ impl Lane {
         ]
     }
 
-    fn suffix<'a>(&self, name: &'a str) -> &'a str {
-        name.strip_prefix(self.installation.name()).unwrap_or(name)
+    /// What its name ends with after the operator's, and where it counts if that is not everywhere.
+    fn label(&self, role: &Role) -> String {
+        let suffix = |name: &str| {
+            let suffix = name.strip_prefix(self.installation.name());
+            suffix.unwrap_or(name).to_owned()
+        };
+        match role {
+            Role::Cluster(name) => suffix(name),
+            Role::Namespaced { name, .. } => format!("{} in one namespace", suffix(name)),
+        }
     }
 
     fn api(&self, role: &Role) -> (Api<DynamicObject>, String) {
@@ -204,8 +211,7 @@ impl Lane {
     async fn role_with(&self, right: &Right) -> Result<(Role, Vec<Right>)> {
         for role in self.roles() {
             let object = self.get(&role).await?;
-            let name = object.metadata.name.clone().unwrap_or_default();
-            let all = Right::all_of(self.suffix(&name), &object.data["rules"])?;
+            let all = Right::all_of(&self.label(&role), &object.data["rules"])?;
             if all.contains(right) {
                 return Ok((role, all));
             }

@@ -18,7 +18,7 @@ pub(crate) enum Role {
 /// A rule with one verb on one resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Right {
-    /// The role that grants it, by what its name ends with after the operator's: the same in every lane.
+    /// The role that grants it, by what its name ends with after the operator's and where it counts: the same in every lane.
     pub(crate) role: String,
     pub(crate) group: String,
     pub(crate) resource: String,

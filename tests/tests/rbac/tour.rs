@@ -147,7 +147,8 @@ impl Tour<'_> {
         for object in [
             json!({
                 "apiVersion": "v1", "kind": "Service", "metadata": {"name": service},
-                "spec": {"clusterIP": "None", "ports": [{"port": 80}]},
+                // What has a selector has pods to come, which are followed while requests wait for them.
+                "spec": {"clusterIP": "None", "ports": [{"port": 80}], "selector": {"app": service}},
             }),
             // Nobody listens there, and the operator has to look what would be a proof that somebody does.
             json!({

@@ -257,7 +257,8 @@ pub struct Pod {
     #[prost(string, tag = "3")]
     pub uid: ::prost::alloc::string::String,
 }
-/// How pods may be probed. Each replaces what was said of the same pod before.
+/// How pods may be probed. Each replaces what was said of the same pod before. Operators may tell of a pod before it is wanted;
+/// who wants it then is told again a second later, and keeps what it was told for longer than that.
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ProbeSpecs {
