@@ -66,3 +66,11 @@ pub(super) fn to_interceptor(message: wire::from_operator::Message) -> wire::Fro
         message: Some(message),
     }
 }
+
+/// How one pod may be probed, told to an interceptor.
+pub(super) fn probe_spec(probe: &wire::PodProbe) -> wire::FromOperator {
+    let pods = vec![probe.clone()];
+    to_interceptor(wire::from_operator::Message::ProbeSpecs(wire::ProbeSpecs {
+        pods,
+    }))
+}

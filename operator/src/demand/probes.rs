@@ -15,7 +15,6 @@ use std::time::Duration;
 use dormouse_core::demand::RouteKey;
 use dormouse_kubernetes::{CallError, Calls, Change, Namespaces, Priority, Watch};
 use dormouse_wire::demand as wire;
-use dormouse_wire::demand::from_operator::Message;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Pod;
@@ -26,7 +25,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
-use super::messages::to_interceptor;
+use super::messages;
 use super::probe_spec::{self, Told};
 use super::sessions::Outbox;
 
@@ -165,10 +164,7 @@ impl PodBooth {
                 Ok(Some(pod)) => {
                     let Told { probe, complete, .. } = probe_spec::of(name.clone(), &pod);
                     if before.as_ref() != Some(&probe) {
-                        let specs = wire::ProbeSpecs {
-                            pods: vec![probe.clone()],
-                        };
-                        let message = to_interceptor(Message::ProbeSpecs(specs));
+                        let message = messages::probe_spec(&probe);
                         if !matches!(timeout(SEND, outbox.send(Ok(message))).await, Ok(Ok(()))) {
                             return;
                         }

@@ -14,11 +14,10 @@ use std::time::Duration;
 
 use dormouse_core::demand::{RouteDemand, RouteKey};
 use dormouse_wire::demand as wire;
-use dormouse_wire::demand::from_operator::Message;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::messages::to_interceptor;
+use super::messages;
 use super::probe_spec::Told;
 use super::probes::PodBooth;
 use super::sessions::Outbox;
@@ -142,10 +141,8 @@ fn tell(told: &mut HashMap<wire::Pod, Ahead>, probe: &wire::PodProbe, outbox: &O
     if before.is_some_and(|before| before.probe == *probe) || (before.is_none() && told.len() >= MOST_PODS) {
         return;
     }
-    let pods = vec![probe.clone()];
-    let message = to_interceptor(Message::ProbeSpecs(wire::ProbeSpecs { pods }));
     // One that takes nothing in asks for it later.
-    if outbox.try_send(Ok(message)).is_ok() {
+    if outbox.try_send(Ok(messages::probe_spec(probe))).is_ok() {
         let ahead = Ahead {
             probe: probe.clone(),
             at: Some(Instant::now()),

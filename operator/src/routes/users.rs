@@ -7,6 +7,8 @@ use dormouse_api::{ConditionStatus, ScaledObject, conditions};
 use dormouse_kubernetes::ObjectKey;
 use dormouse_scalers::OwnAddresses;
 
+use crate::status;
+
 /// Kept current by the watch of ScaledObjects; a cheap handle.
 #[derive(Clone, Debug)]
 pub struct RouteUsers {
@@ -123,8 +125,7 @@ impl RouteUsers {
 
 /// What a ScaledObject's own Ready condition says against it.
 fn trouble(object: &ScaledObject) -> Option<Arc<str>> {
-    let conditions = &object.status.as_ref()?.conditions;
-    let ready = conditions.iter().find(|one| one.type_ == conditions::READY)?;
+    let ready = status::find(object.status.as_ref()?, conditions::READY)?;
     (ready.status == ConditionStatus::False).then(|| ready.message.as_deref().unwrap_or_default().into())
 }
 
