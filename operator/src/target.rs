@@ -8,12 +8,14 @@ use dormouse_engine::{Leadership, PortError, Target, TargetState, Urgency};
 use dormouse_kubernetes::{CallError, Calls, ObjectKey, Priority, Reference};
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use json_patch::jsonptr::PointerBuf;
+use json_patch::{AddOperation, PatchOperation, TestOperation};
 use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, Client};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Pods counted at most for the fallback of a `Value` target.
 const MOST_PODS: u32 = 1000;
@@ -133,6 +135,53 @@ impl ScaleTarget {
     }
 }
 
+impl ScaleTarget {
+    /// Sets the replicas if they are still those that were seen. What was seen without a version is overwritten.
+    ///
+    /// The version of a target changes with the status of its pods as well, for seconds after it was put to sleep, so the
+    /// version alone would often refuse a wake that nothing speaks against, and cost it a read and a second write. Only where
+    /// the replicas are not told as expected (they changed, or what serves this kind spells out a zero) does the version decide.
+    async fn write(&self, to: u32, seen: &TargetState, priority: Priority) -> Result<Scale, CallError> {
+        let Some(version) = &seen.version else {
+            let overwrite = json!({"spec": {"replicas": to}});
+            return self.patch(&Patch::Merge(overwrite), priority).await;
+        };
+        let patched = self.patch(&still(seen.replicas, to), priority).await;
+        if !matches!(patched, Err(CallError::Invalid { .. })) {
+            return patched;
+        }
+        let unchanged = json!({"metadata": {"resourceVersion": version}, "spec": {"replicas": to}});
+        self.patch(&Patch::Merge(unchanged), priority).await
+    }
+
+    async fn patch(&self, patch: &Patch<Value>, priority: Priority) -> Result<Scale, CallError> {
+        let params = PatchParams::default();
+        let call = self.api.patch_scale(&self.name, &params, patch);
+        self.calls
+            .unary(priority, "set the scale of a target", call)
+            .await
+    }
+}
+
+/// From these replicas, and no others, to those. A `Scale` of zero replicas has an empty spec.
+fn still(from: u32, to: u32) -> Patch<Value> {
+    let expected = if from == 0 {
+        json!({})
+    } else {
+        json!({"replicas": from})
+    };
+    Patch::Json(json_patch::Patch(vec![
+        PatchOperation::Test(TestOperation {
+            path: PointerBuf::from_tokens(["spec"]),
+            value: expected,
+        }),
+        PatchOperation::Add(AddOperation {
+            path: PointerBuf::from_tokens(["spec", "replicas"]),
+            value: to.into(),
+        }),
+    ]))
+}
+
 /// A failed call as the engine sees it. The API server's own sentence names the object.
 #[must_use]
 pub fn port_error(error: &CallError) -> PortError {
@@ -163,17 +212,8 @@ impl Target for ScaleTarget {
             if !self.leadership.is_leader() {
                 return Err(not_leading());
             }
-            let mut patch = json!({"spec": {"replicas": to}});
-            if let Some(version) = &seen.version {
-                patch["metadata"] = json!({"resourceVersion": version});
-            }
-            let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
-            let patch = self.api.patch_scale(&self.name, &params, &patch);
-            let patched = self
-                .calls
-                .unary(priority(urgency), "set the scale of a target", patch)
-                .await;
-            patched.map(|scale| state(&scale)).map_err(|error| match error {
+            let written = self.write(to, seen, priority(urgency)).await;
+            written.map(|scale| state(&scale)).map_err(|error| match error {
                 CallError::Conflict { .. } => PortError {
                     category: CHANGED,
                     message: error.to_string(),
@@ -205,3 +245,6 @@ pub fn not_leading() -> PortError {
         message: "this replica does not lead, and so writes nothing".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

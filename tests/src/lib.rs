@@ -9,6 +9,7 @@
 //! Everything runs inside the cluster's network and is told where things are by the environment that `cargo xtask`
 //! sets. Whatever is missing is an error that says so, never a reason to pass.
 
+pub mod audit;
 pub mod black_hole;
 pub mod client_pod;
 pub mod cluster;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use dormouse_tests::audit::AuditLog;
 use dormouse_tests::http_echo;
 use dormouse_tests::stage::all;
 use dormouse_tests::{ClientPod, Cluster, HttpEcho, Installation, Namespace, Way};
@@ -69,7 +70,7 @@ async fn lane(
             .filter(|pair| pair[0].value == 0 && pair[1].value > 0);
         edges.count()
     };
-    let began = Instant::now();
+    let (audit, began) = (AuditLog::from_now()?, Instant::now());
     let mut counts: BTreeMap<String, (usize, usize)> = BTreeMap::new();
     let mut slowest = Duration::ZERO;
     // In turn, each protocol is the first to come until it was held: all of them together, by all applications.
@@ -113,10 +114,34 @@ async fn lane(
         let pause = rand::rng().random_range(2500..6500);
         tokio::time::sleep(Duration::from_millis(pause)).await;
     }
+    let (changes, refused) = scale_changes(&audit, namespace.name())?;
+    ensure!(
+        changes >= woken() && refused * 10 <= changes,
+        "{refused} of {changes} changes of the scale were refused, for {} wakes",
+        woken()
+    );
     eprintln!(
-        "application {number}: {} wakes in {:?}, no failure, the slowest answer after {slowest:?}; (requests, held): {counts:?}",
+        "application {number}: {} wakes in {:?}, no failure, {refused} of {changes} changes of the scale refused, the slowest answer after {slowest:?}; (requests, held): {counts:?}",
         woken(),
         began.elapsed()
     );
     Ok(())
+}
+
+/// The changes of scales that the operator sent, and how many of them the API server refused because something else had
+/// changed: each costs a cold start its round trip, and another look.
+fn scale_changes(audit: &AuditLog, namespace: &str) -> Result<(usize, usize)> {
+    let events = audit.events()?;
+    let changes = events.iter().filter(|event| {
+        let object = &event["objectRef"];
+        object["namespace"] == namespace && object["subresource"] == "scale" && event["verb"] == "patch"
+    });
+    let codes: Vec<_> = changes
+        .map(|event| event["responseStatus"]["code"].as_u64())
+        .collect();
+    let refused = codes
+        .iter()
+        .filter(|code| matches!(code, Some(409 | 422)))
+        .count();
+    Ok((codes.len(), refused))
 }

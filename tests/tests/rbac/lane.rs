@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use dormouse_tests::audit::AuditLog;
 use dormouse_tests::install::UninstallGuard;
 use dormouse_tests::{Cluster, Installation, Namespace, Upstream, until};
 use k8s_openapi::api::core::v1::Pod;
@@ -11,7 +12,7 @@ use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
 
-use crate::audit::Audit;
+use crate::audit::shows_refusal;
 use crate::permission::{FOLLOWED, Right, Role};
 use crate::tour::Tour;
 
@@ -172,7 +173,7 @@ impl Lane {
             rest.len() + 1 == all.len(),
             "{right} is granted twice by one role"
         );
-        let audit = Audit::from_now()?;
+        let audit = AuditLog::from_now()?;
         self.set_rules(&role, json!(rest)).await?;
         let tour = Tour {
             cluster: &self.cluster,
@@ -192,7 +193,7 @@ impl Lane {
             self.holder(right)
         );
         let seen = until("the refusal", SEEN, async || {
-            ensure!(audit.shows_refusal(&user, right)?, "none yet");
+            ensure!(shows_refusal(&audit, &user, right)?, "none yet");
             Ok(())
         });
         let missed = tokio::select! {
