@@ -234,7 +234,7 @@ impl Object {
         if !self.awake() && matches!(state, Some(Err(_))) && round.has_active() {
             state = Some(self.observe(Urgency::Wake).await);
         }
-        // An old look is enough to stay, and to wake, where the version that was seen guards it.
+        // An old look is enough to stay, and to wake, which comes about only where there are still no replicas.
         if let Some(Ok(seen)) = &state
             && of_an_earlier_tick
             && !woken

@@ -80,8 +80,8 @@ pub struct InterceptorArgs {
     #[arg(long, env = "DORMOUSE_MAX_PENDING_REQUESTS", default_value_t = 20_000, value_parser = value_parser!(u32).range(1..))]
     pub max_pending_requests: u32,
     /// Connections of clients.
-    #[arg(long, env = "DORMOUSE_MAX_CONNECTIONS", default_value_t = 32_768)]
-    pub max_connections: usize,
+    #[arg(long, env = "DORMOUSE_MAX_CONNECTIONS", default_value_t = 32_768, value_parser = value_parser!(u32).range(1..))]
+    pub max_connections: u32,
     /// Say by X-KEDA-HTTP-Cold-Start whether a request had to wait.
     #[arg(long, env = "KEDA_HTTP_ENABLE_COLD_START_HEADER", action = ArgAction::Set, value_parser = BoolishValueParser::new(), default_value_t = true)]
     pub enable_cold_start_header: bool,
@@ -153,7 +153,7 @@ impl InterceptorArgs {
         if let Some(threads) = self.data_threads {
             config.threads = threads;
         }
-        config.bounds.connections = self.max_connections;
+        config.bounds.connections = usize::try_from(self.max_connections).unwrap_or(usize::MAX);
         config.bounds.pending = self.max_pending_requests;
         config.bounds.idle = Some(self.max_idle_conns)
             .filter(|max| *max > 0)

@@ -8,14 +8,21 @@ mod args;
 mod spans;
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dormouse_proxy::{RequestTrace, TraceSink};
-use opentelemetry_otlp::{ExporterBuildError, Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
+use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig};
+use opentelemetry_otlp::{
+    ExporterBuildError, OTEL_EXPORTER_OTLP_ENDPOINT, Protocol, SpanExporter, WithExportConfig,
+    WithHttpConfig, WithTonicConfig,
+};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SpanExporter as _;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -43,6 +50,14 @@ pub(crate) enum TraceError {
     /// There can be no client.
     #[error("unable to tell traces over HTTP")]
     Client(#[from] reqwest::Error),
+    /// There is no such file, or no certificate in it.
+    #[error("unable to read the collector's authorities from {}: {error}", .file.display())]
+    Authorities {
+        /// Where they should be.
+        file: PathBuf,
+        /// Why they are not.
+        error: io::Error,
+    },
 }
 
 /// Tells traces, once it runs.
@@ -167,11 +182,23 @@ impl TraceArgs {
                 if let Some(endpoint) = &self.otlp_traces_endpoint {
                     builder = builder.with_endpoint(endpoint);
                 }
+                if self.is_tls_spoken() {
+                    let tls = ClientTlsConfig::new();
+                    builder = builder.with_tls_config(match self.authorities()? {
+                        Some(pem) => tls.ca_certificate(Certificate::from_pem(pem)),
+                        None => tls.with_enabled_roots(),
+                    });
+                }
                 builder.build()?
             }
             TraceProtocol::HttpProtobuf => {
-                let client = reqwest::Client::builder().timeout(EXPORT).build()?;
-                let builder = SpanExporter::builder().with_http().with_http_client(client);
+                let mut client = reqwest::Client::builder().timeout(EXPORT);
+                if let Some(pem) = self.authorities()? {
+                    client = client.tls_certs_only(reqwest::Certificate::from_pem_bundle(&pem)?);
+                }
+                let builder = SpanExporter::builder()
+                    .with_http()
+                    .with_http_client(client.build()?);
                 let mut builder = builder.with_protocol(Protocol::HttpBinary).with_timeout(EXPORT);
                 if let Some(endpoint) = &self.otlp_traces_endpoint {
                     builder = builder.with_endpoint(endpoint);
@@ -182,6 +209,40 @@ impl TraceArgs {
         let resource = Resource::builder().with_service_name(self.otel_service_name.clone());
         exporter.set_resource(&resource.build());
         Ok(Destination::Collector(Box::new(exporter)))
+    }
+
+    /// Over gRPC, where an address without a scheme is one that is spoken to by TLS.
+    fn is_tls_spoken(&self) -> bool {
+        let general = || std::env::var(OTEL_EXPORTER_OTLP_ENDPOINT).ok();
+        let stated = |endpoint: &String| !endpoint.is_empty();
+        let own = self.otlp_traces_endpoint.clone().filter(stated);
+        let endpoint = own.or_else(general).filter(stated);
+        endpoint.is_some_and(|endpoint| !endpoint.starts_with("http://"))
+    }
+
+    fn authorities(&self) -> Result<Option<Vec<u8>>, TraceError> {
+        let file = self
+            .otlp_traces_certificate
+            .as_ref()
+            .or(self.otlp_certificate.as_ref());
+        let read = |file: &PathBuf| {
+            let pem = std::fs::read(file)?;
+            let mut certificates = CertificateDer::pem_slice_iter(&pem);
+            certificates
+                .next()
+                .is_some_and(|first| first.is_ok())
+                .then_some(pem)
+                .ok_or_else(|| {
+                    io::Error::new(io::ErrorKind::InvalidData, "there is no certificate in PEM in it")
+                })
+        };
+        let read = |file: &PathBuf| {
+            read(file).map_err(|error| TraceError::Authorities {
+                file: file.clone(),
+                error,
+            })
+        };
+        file.map(read).transpose()
     }
 }
 

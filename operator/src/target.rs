@@ -136,22 +136,24 @@ impl ScaleTarget {
 }
 
 impl ScaleTarget {
-    /// Sets the replicas if they are still those that were seen. What was seen without a version is overwritten.
+    /// Sets the replicas if the target is still as it was seen. What was seen without a version is overwritten.
     ///
-    /// The version of a target changes with the status of its pods as well, for seconds after it was put to sleep, so the
-    /// version alone would often refuse a wake that nothing speaks against, and cost it a read and a second write. Only where
-    /// the replicas are not told as expected (they changed, or what serves this kind spells out a zero) does the version decide.
+    /// The version of a target changes for seconds after it was put to sleep, with the status of its pods. To go by it would
+    /// often refuse a wake that nothing speaks against, and cost a read and a second write. So one without replicas is woken
+    /// if it still has none; only where that is not told as expected does the version decide.
     async fn write(&self, to: u32, seen: &TargetState, priority: Priority) -> Result<Scale, CallError> {
-        let Some(version) = &seen.version else {
-            let overwrite = json!({"spec": {"replicas": to}});
-            return self.patch(&Patch::Merge(overwrite), priority).await;
-        };
-        let patched = self.patch(&still(seen.replicas, to), priority).await;
-        if !matches!(patched, Err(CallError::Invalid { .. })) {
-            return patched;
+        if seen.replicas == 0 && seen.version.is_some() {
+            match self.patch(&from_none(to), priority).await {
+                // That there are replicas, or a zero that is spelled out, or another reason that the second answer tells.
+                Err(CallError::Invalid { .. } | CallError::Other { .. }) if self.leadership.is_leader() => {}
+                answer => return answer,
+            }
         }
-        let unchanged = json!({"metadata": {"resourceVersion": version}, "spec": {"replicas": to}});
-        self.patch(&Patch::Merge(unchanged), priority).await
+        let mut patch = json!({"spec": {"replicas": to}});
+        if let Some(version) = &seen.version {
+            patch["metadata"] = json!({"resourceVersion": version});
+        }
+        self.patch(&Patch::Merge(patch), priority).await
     }
 
     async fn patch(&self, patch: &Patch<Value>, priority: Priority) -> Result<Scale, CallError> {
@@ -163,17 +165,12 @@ impl ScaleTarget {
     }
 }
 
-/// From these replicas, and no others, to those. A `Scale` of zero replicas has an empty spec.
-fn still(from: u32, to: u32) -> Patch<Value> {
-    let expected = if from == 0 {
-        json!({})
-    } else {
-        json!({"replicas": from})
-    };
+/// From no replicas, and from nothing else, to these. The spec of a `Scale` without replicas is empty.
+fn from_none(to: u32) -> Patch<Value> {
     Patch::Json(json_patch::Patch(vec![
         PatchOperation::Test(TestOperation {
             path: PointerBuf::from_tokens(["spec"]),
-            value: expected,
+            value: json!({}),
         }),
         PatchOperation::Add(AddOperation {
             path: PointerBuf::from_tokens(["spec", "replicas"]),

@@ -8,14 +8,16 @@
 //! hyper's own header timeout would also end idle connections, and it has none for a client that does not read.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::task::Waker;
 use std::time::Duration;
 
+use futures::task::AtomicWaker;
 use tokio::time::Instant;
 
 use crate::config::Timeouts;
 
-/// The state of one connection. Only its own task uses it; it is atomic because hyper wants the socket, which notes things
-/// here, to be `Send`.
+/// The state of one connection. Only tasks of its own thread use it; it is atomic because hyper wants the socket, which notes
+/// things here, to be `Send`.
 #[derive(Debug)]
 pub(crate) struct Activity {
     born: Instant,
@@ -29,6 +31,12 @@ pub(crate) struct Activity {
     since: AtomicU64,
     /// Since when the client takes nothing, in milliseconds from `born`, plus one; 0 if it does.
     stalled: AtomicU64,
+    /// Responses of overlapping requests that wait until the client makes room for more of them.
+    without_room: AtomicU32,
+    /// When one of them last began to wait, or went on, in milliseconds from `born`.
+    moved: AtomicU64,
+    /// The task that keeps the deadline. Others tell of room.
+    keeper: AtomicWaker,
 }
 
 impl Activity {
@@ -40,6 +48,9 @@ impl Activity {
             multiplexed: AtomicBool::new(false),
             since: AtomicU64::new(0),
             stalled: AtomicU64::new(0),
+            without_room: AtomicU32::new(0),
+            moved: AtomicU64::new(0),
+            keeper: AtomicWaker::new(),
         }
     }
 
@@ -74,6 +85,20 @@ impl Activity {
         self.stalled.store(0, Ordering::Relaxed);
     }
 
+    /// A part of a response is on its way, and nobody asks for the next one until the client has room for it. HTTP/2 says so
+    /// itself; the socket does not stall.
+    pub(crate) fn waits_for_room(&self) {
+        self.without_room.fetch_add(1, Ordering::Relaxed);
+        self.moved.store(self.now(), Ordering::Relaxed);
+        self.wake_if_without_room();
+    }
+
+    /// The next part is asked for, or nobody waits for it any more.
+    pub(crate) fn has_room(&self) {
+        self.without_room.fetch_sub(1, Ordering::Relaxed);
+        self.moved.store(self.now(), Ordering::Relaxed);
+    }
+
     /// A request is complete but for its body.
     pub(crate) fn begin(&self) {
         self.busy.fetch_add(1, Ordering::Relaxed);
@@ -85,6 +110,26 @@ impl Activity {
         if self.busy.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.changed();
         }
+        self.wake_if_without_room();
+    }
+
+    /// Wakes this task when a deadline comes about that it did not see coming.
+    pub(crate) fn keep_deadline(&self, waker: &Waker) {
+        if self.is_multiplexed() {
+            self.keeper.register(waker);
+        }
+    }
+
+    fn wake_if_without_room(&self) {
+        if self.is_without_room() {
+            self.keeper.wake();
+        }
+    }
+
+    /// Whether the client takes nothing of any request's response. One that is only slow for one of them is served on.
+    fn is_without_room(&self) -> bool {
+        let waiting = self.without_room.load(Ordering::Relaxed);
+        waiting > 0 && waiting >= self.busy.load(Ordering::Relaxed)
     }
 
     /// Whether any request is being answered.
@@ -97,6 +142,9 @@ impl Activity {
         match self.stalled.load(Ordering::Relaxed) {
             0 => {}
             stalled => return Some(self.at(stalled - 1) + timeouts.stalled),
+        }
+        if self.is_without_room() {
+            return Some(self.at(self.moved.load(Ordering::Relaxed)) + timeouts.stalled);
         }
         if self.is_busy() {
             return None;
@@ -166,6 +214,37 @@ mod tests {
         wait(70).await;
         activity.received();
         assert_eq!(left(), Some(SECOND * 10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn responses_without_room_have_a_deadline_while_nothing_else_moves() {
+        let timeouts = Timeouts {
+            stalled: SECOND * 300,
+            ..Timeouts::default()
+        };
+        let activity = Activity::new();
+        activity.multiplex();
+        let left = || {
+            activity
+                .deadline(&timeouts)
+                .map(|deadline| deadline - Instant::now())
+        };
+        activity.begin();
+        activity.begin();
+        assert_eq!(left(), None);
+        activity.waits_for_room();
+        assert_eq!(left(), None, "one of both is served");
+        activity.waits_for_room();
+        tokio::time::advance(SECOND * 100).await;
+        assert_eq!(left(), Some(SECOND * 200));
+        activity.has_room();
+        activity.waits_for_room();
+        assert_eq!(left(), Some(SECOND * 300), "one of both went on");
+        activity.has_room();
+        activity.end();
+        assert_eq!(left(), Some(SECOND * 300), "only the other one is left");
+        activity.has_room();
+        assert_eq!(left(), None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -136,6 +136,8 @@ pub(crate) struct ResponseBody {
     exchange: Option<Exchange>,
     /// Made when there is first something to wait for.
     left: Option<Left>,
+    /// Whether nobody has asked for more since the client's connection got it, or a part of it.
+    waits_for_room: bool,
 }
 
 /// Resolves when the client leaves.
@@ -216,6 +218,7 @@ impl ResponseBody {
             content,
             exchange: None,
             left: None,
+            waits_for_room: false,
         }
     }
 
@@ -236,7 +239,32 @@ impl ResponseBody {
     /// With what tells the client's connection when this has ended.
     pub(crate) fn with(mut self, exchange: Exchange) -> Self {
         self.exchange = Some(exchange);
+        self.was_given();
         self
+    }
+
+    /// The client's connection has it, or a part of it. An HTTP/2 connection asks for more once its client has room.
+    fn was_given(&mut self) {
+        let client = self.exchange.as_ref().map(Exchange::client);
+        if let Some(client) = client.filter(|client| client.activity.is_multiplexed())
+            && !std::mem::replace(&mut self.waits_for_room, true)
+        {
+            client.activity.waits_for_room();
+        }
+    }
+
+    fn is_asked_for(&mut self) {
+        if std::mem::take(&mut self.waits_for_room)
+            && let Some(exchange) = &self.exchange
+        {
+            exchange.client().activity.has_room();
+        }
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        self.is_asked_for();
     }
 }
 
@@ -248,6 +276,7 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.is_asked_for();
         let frame = match &mut self.content {
             Content::Ours(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
             Content::Endpoint(endpoint) => match endpoint.poll_frame(cx) {
@@ -260,6 +289,7 @@ impl Body for ResponseBody {
         };
         if let (Some(exchange), Some(Ok(frame))) = (&mut self.exchange, &frame) {
             exchange.sent(frame.data_ref().map_or(0, Bytes::len));
+            self.was_given();
         }
         Poll::Ready(frame)
     }

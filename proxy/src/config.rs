@@ -113,7 +113,7 @@ pub struct Timeouts {
     pub header: Duration,
     /// A client's connection between two requests.
     pub keep_alive: Duration,
-    /// A client that takes nothing of its response.
+    /// A client that takes nothing of its response, or of any of those on one connection.
     pub stalled: Duration,
     /// A connection to an endpoint between two requests.
     pub upstream_idle: Duration,

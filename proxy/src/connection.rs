@@ -134,6 +134,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
     let mut drain_begins = pin!(drain.begins());
     let mut alarm = Alarm::default();
     let mut finishing = false;
+    let mut told_to_go = None::<Instant>;
     let mut watches_drain = false;
     poll_fn(|cx| {
         loop {
@@ -156,10 +157,12 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
             watches_drain = true;
             let _ = drain_begins.as_mut().poll(cx);
         }
-        let parting = finishing && on_timeout == OnTimeout::Part && !drain.has_begun();
+        client.activity.keep_deadline(cx.waker());
         loop {
             let deadline = client.activity.deadline(&client.worker.shared.config.timeouts);
-            let deadline = deadline.map(|deadline| if parting { deadline + PARTING } else { deadline });
+            let parted = told_to_go.filter(|_| !drain.has_begun());
+            let deadline =
+                deadline.map(|deadline| parted.map_or(deadline, |told| deadline.max(told + PARTING)));
             if alarm.poll(cx, deadline).is_pending() {
                 return Poll::Pending;
             }
@@ -167,6 +170,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
                 return Poll::Ready(());
             }
             finishing = true;
+            told_to_go = Some(Instant::now());
             finish(connection.as_mut());
             if connection.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());

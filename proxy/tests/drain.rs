@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::raw::{Raw, get};
-use common::{Rig, app, settings};
+use common::{Rig, app, frames, settings};
 use dormouse_proxy::Drained;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -22,6 +22,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: web\r\n\r\n";
+const HTTP2_GET: [(&str, &str); 4] = [
+    (":method", "GET"),
+    (":scheme", "http"),
+    (":authority", "web"),
+    (":path", "/"),
+];
 const SHORT: Duration = Duration::from_millis(300);
 
 /// How long the proxy keeps a connection on which the client said this and nothing more.
@@ -103,6 +109,55 @@ async fn a_client_that_takes_nothing_is_let_go() {
     client.send(GET).await;
     rig.until_load("web", 0, 1).await;
     rig.until_load("web", 0, 0).await;
+}
+
+#[tokio::test]
+async fn a_client_of_http2_that_makes_no_room_is_let_go() {
+    let app = app::serve(|_| async { app::text(vec![b'x'; 64 * 1024 * 1024]) }).await;
+    let rig = Rig::with(|config| config.timeouts.stalled = SHORT);
+    rig.routes([settings("web")]);
+    rig.ready("web", &[app.address]);
+    let mut client = Raw::connect(rig.address()).await;
+    client.send(frames::opening()).await;
+    client.send(frames::request(&HTTP2_GET, None)).await;
+    rig.until_load("web", 0, 1).await;
+    // It reads all that comes, and never says that there is room for more.
+    let mut heard = Vec::new();
+    while matches!(
+        tokio::time::timeout(common::PATIENCE, client.stream.read_buf(&mut heard)).await.unwrap(),
+        Ok(count) if count > 0
+    ) {}
+    assert!(
+        heard.len() > 0xffff && heard.len() < 0x1ffff,
+        "{} bytes came",
+        heard.len()
+    );
+    rig.until_load("web", 0, 0).await;
+}
+
+#[tokio::test]
+async fn what_an_idle_client_of_http2_sends_while_it_is_told_to_go_is_answered() {
+    let app = app::ok().await;
+    let rig = Rig::with(|config| config.timeouts.keep_alive = SHORT);
+    rig.routes([settings("web")]);
+    rig.ready("web", &[app.address]);
+    let mut client = Raw::connect(rig.address()).await;
+    client.send(frames::opening()).await;
+    let mut heard = Vec::new();
+    for wanted in ["connection ended", "200"] {
+        while !frames::said(&heard).contains(wanted) {
+            let read = client.stream.read_buf(&mut heard);
+            let count = tokio::time::timeout(common::PATIENCE, read).await.unwrap();
+            assert!(
+                count.unwrap() > 0,
+                "closed before {wanted:?}: {}",
+                frames::said(&heard)
+            );
+        }
+        if wanted == "connection ended" {
+            client.send(frames::request(&HTTP2_GET, None)).await;
+        }
+    }
 }
 
 #[tokio::test]

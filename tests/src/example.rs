@@ -1,6 +1,5 @@
 //! The example that users copy (`deploy/examples/sqs-worker`), with the values of one run put in.
 
-use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
@@ -41,28 +40,17 @@ impl SqsWorker {
     /// # Errors
     /// When the example no longer has the shape this knows, or the API server refuses it.
     pub async fn apply(&self, cluster: &Cluster, namespace: &Namespace) -> Result<()> {
-        for object in self.objects(cluster)? {
+        for object in self.objects(cluster).await? {
             manifest::apply_value(cluster, namespace.name(), object).await?;
         }
         Ok(())
     }
 
-    fn objects(&self, cluster: &Cluster) -> Result<Vec<Value>> {
-        let folder = cluster.repository().join("deploy/examples/sqs-worker");
-        let mut objects = Vec::new();
-        for file in [
-            "secret.yaml",
-            "deployment.yaml",
-            "triggerauthentication.yaml",
-            "scaledobject.yaml",
-        ] {
-            let text = fs::read_to_string(folder.join(file))
-                .with_context(|| format!("reading the example's {file}"))?;
-            for mut object in manifest::documents(&text)? {
-                self.fill(&mut object)
-                    .with_context(|| format!("filling in the example's {file}"))?;
-                objects.push(object);
-            }
+    async fn objects(&self, cluster: &Cluster) -> Result<Vec<Value>> {
+        let mut objects = manifest::kustomized(cluster, "deploy/examples/sqs-worker").await?;
+        for object in &mut objects {
+            self.fill(object)
+                .with_context(|| format!("filling in the example's {}", object["kind"]))?;
         }
         Ok(objects)
     }

@@ -1,6 +1,5 @@
 //! The example that users copy (`deploy/examples/http-echo`), with the values of one test put in.
 
-use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
@@ -94,7 +93,7 @@ impl HttpEcho {
     /// # Errors
     /// When the example no longer has the shape this knows, or the API server refuses it.
     pub async fn apply(&self, cluster: &Cluster, namespace: &Namespace) -> Result<()> {
-        for object in self.objects(cluster)? {
+        for object in self.objects(cluster).await? {
             manifest::apply_value(cluster, namespace.name(), object).await?;
         }
         Ok(())
@@ -126,22 +125,11 @@ impl HttpEcho {
         waited.map(drop).context("the ScaledObject is not in order")
     }
 
-    fn objects(&self, cluster: &Cluster) -> Result<Vec<Value>> {
-        let folder = cluster.repository().join("deploy/examples/http-echo");
-        let mut objects = Vec::new();
-        for file in [
-            "service.yaml",
-            "interceptorroute.yaml",
-            "deployment.yaml",
-            "scaledobject.yaml",
-        ] {
-            let text = fs::read_to_string(folder.join(file))
-                .with_context(|| format!("reading the example's {file}"))?;
-            for mut object in manifest::documents(&text)? {
-                self.fill(&mut object)
-                    .with_context(|| format!("filling in the example's {file}"))?;
-                objects.push(object);
-            }
+    async fn objects(&self, cluster: &Cluster) -> Result<Vec<Value>> {
+        let mut objects = manifest::kustomized(cluster, "deploy/examples/http-echo").await?;
+        for object in &mut objects {
+            self.fill(object)
+                .with_context(|| format!("filling in the example's {}", object["kind"]))?;
         }
         Ok(objects)
     }

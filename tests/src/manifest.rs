@@ -17,6 +17,16 @@ pub fn documents(yaml: &str) -> Result<Vec<Value>> {
     Ok(found.into_iter().filter(|document| !document.is_null()).collect())
 }
 
+/// The documents of a kustomization, as `kubectl apply --kustomize` would apply them: of a folder of the repository.
+///
+/// # Errors
+/// When kubectl cannot put it together.
+pub async fn kustomized(cluster: &Cluster, folder: &str) -> Result<Vec<Value>> {
+    let folder = cluster.repository().join(folder);
+    let folder = folder.to_str().context("the repository's path is not UTF-8")?;
+    documents(&cluster.kubectl(&["kustomize", folder]).await?)
+}
+
 /// Applies every document of `yaml`; namespaced objects land in `namespace`, whatever they say.
 ///
 /// # Errors

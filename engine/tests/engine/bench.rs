@@ -210,7 +210,8 @@ impl Target for Port {
     ) -> BoxFuture<'a, Result<TargetState, PortError>> {
         async move {
             let version = self.0.version.load(Ordering::SeqCst).to_string();
-            if seen.version.as_ref().is_some_and(|seen| *seen != version) {
+            let still_asleep = seen.replicas == 0 && self.0.replicas.load(Ordering::SeqCst) == 0;
+            if !still_asleep && seen.version.as_ref().is_some_and(|seen| *seen != version) {
                 self.0.refused.fetch_add(1, Ordering::SeqCst);
                 return Err(PortError {
                     category: CHANGED,

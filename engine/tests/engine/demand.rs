@@ -295,13 +295,14 @@ async fn a_wake_that_fails_is_tried_again_soon() {
     world.bench.apply(pushed(&[], 300, 300)).await;
     world.report("a", 0, 0);
     seconds(5).await;
-    // The version that was seen is no longer the target's, and the target cannot be read.
-    world.bench.world.version.fetch_add(1, Ordering::SeqCst);
+    // The target is not what was seen for a while, and cannot be read.
+    world.scaled_by_somebody_else(1);
     world.bench.world.unreachable.store(true, Ordering::SeqCst);
     world.report("a", 5, 0);
     let _beats = world.keep_beating("a");
     seconds(20).await;
     assert_eq!(world.changes(), []);
+    world.scaled_by_somebody_else(0);
     world.bench.world.unreachable.store(false, Ordering::SeqCst);
     seconds(1).await;
     assert_eq!(world.changes().len(), 1);

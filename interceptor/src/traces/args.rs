@@ -1,5 +1,7 @@
 //! What the interceptor is told about traces, by the add-on's names and OpenTelemetry's.
 
+use std::path::PathBuf;
+
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args, ValueEnum};
 
@@ -15,6 +17,13 @@ pub struct TraceArgs {
     /// The collector, such as http://collector:4317; OTEL_EXPORTER_OTLP_ENDPOINT unless given.
     #[arg(long, env = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")]
     pub otlp_traces_endpoint: Option<String>,
+    /// File with the only authorities whose certificates the collector may have, where it is spoken to by https; those of the
+    /// system unless given.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE")]
+    pub otlp_traces_certificate: Option<PathBuf>,
+    /// The same for all that OpenTelemetry tells.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_CERTIFICATE", hide = true)]
+    pub otlp_certificate: Option<PathBuf>,
     /// Name of this service in traces.
     #[arg(long, env = "OTEL_SERVICE_NAME", default_value = "keda-http-interceptor")]
     pub otel_service_name: String,

@@ -16,8 +16,12 @@ use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
+use rustls::ServerConfig;
+use rustls_pki_types::PrivatePkcs8KeyDer;
+use tempfile::NamedTempFile;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 use tonic::{Request, Response, Status};
 
 use super::*;
@@ -49,15 +53,51 @@ impl TraceService for Collector {
 }
 
 async fn collector() -> (SocketAddr, mpsc::Receiver<ExportTraceServiceRequest>) {
+    serving(None).await
+}
+
+fn install_crypto() {
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+}
+
+/// One that speaks TLS, and the file with the authority of its certificate.
+async fn secret_collector() -> (
+    SocketAddr,
+    mpsc::Receiver<ExportTraceServiceRequest>,
+    NamedTempFile,
+) {
+    install_crypto();
+    let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let authority = NamedTempFile::new().unwrap();
+    std::fs::write(&authority, own.cert.pem()).unwrap();
+    let key = PrivatePkcs8KeyDer::from(own.signing_key.serialize_der()).into();
+    let mut config = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![own.cert.der().clone()], key)
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let (address, heard) = serving(Some(Arc::new(config).into())).await;
+    (address, heard, authority)
+}
+
+async fn serving(tls: Option<TlsAcceptor>) -> (SocketAddr, mpsc::Receiver<ExportTraceServiceRequest>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (told, heard) = mpsc::channel(16);
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let service = TowerToHyperService::new(TraceServiceServer::new(Collector(told.clone())));
+            let tls = tls.clone();
             tokio::spawn(async move {
                 let builder = auto::Builder::new(TokioExecutor::new()).http2_only();
-                drop(builder.serve_connection(TokioIo::new(stream), service).await);
+                match tls {
+                    None => drop(builder.serve_connection(TokioIo::new(stream), service).await),
+                    Some(tls) => {
+                        if let Ok(stream) = tls.accept(stream).await {
+                            drop(builder.serve_connection(TokioIo::new(stream), service).await);
+                        }
+                    }
+                }
             });
         }
     });
@@ -134,6 +174,39 @@ async fn a_collector_hears_of_the_request_its_hold_and_its_endpoint() {
 }
 
 #[tokio::test]
+async fn a_collector_that_speaks_tls_is_told_if_its_certificate_is_believed() {
+    let (address, mut heard, authority) = secret_collector().await;
+    let believed = format!("--otlp-traces-certificate={}", authority.path().display());
+    for scheme in ["https://", ""] {
+        let endpoint = format!("--otlp-traces-endpoint={scheme}{address}");
+        let flags = ["--otlp-traces-enabled", "--otlp-traces-protocol=grpc", &endpoint];
+        let (_sink, traces) = Traces::new(&args(&[&flags[..], &[&believed]].concat()))
+            .unwrap()
+            .unwrap();
+        traces.tell(vec![trace()]).await.unwrap();
+        let told = timeout(PATIENCE, heard.recv()).await.unwrap().unwrap();
+        assert_eq!(told.resource_spans[0].scope_spans[0].spans.len(), 3);
+
+        let (_sink, traces) = Traces::new(&args(&flags)).unwrap().unwrap();
+        assert!(
+            traces.tell(vec![trace()]).await.is_err(),
+            "nobody vouches for {endpoint}"
+        );
+    }
+    let empty = NamedTempFile::new().unwrap();
+    for file in ["/nowhere/ca.crt", empty.path().to_str().unwrap()] {
+        let file_flag = format!("--otlp-traces-certificate={file}");
+        for protocol in ["grpc", "http/protobuf"] {
+            let protocol = format!("--otlp-traces-protocol={protocol}");
+            let endpoint = "--otlp-traces-endpoint=https://collector.example.com";
+            let flags = ["--otlp-traces-enabled", &protocol, endpoint, &file_flag];
+            let error = Traces::new(&args(&flags)).err().unwrap();
+            assert!(error.to_string().contains(file), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_waits_at_the_end_is_told_and_a_deaf_collector_stops_nothing() {
     let (address, mut heard) = collector().await;
     let endpoint = format!("--otlp-traces-endpoint=http://{address}");
@@ -160,7 +233,7 @@ async fn what_waits_at_the_end_is_told_and_a_deaf_collector_stops_nothing() {
 
 #[tokio::test]
 async fn a_collector_hears_the_same_over_http() {
-    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+    install_crypto();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!(
         "--otlp-traces-endpoint=http://{}/v1/traces",

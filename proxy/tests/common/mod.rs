@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 pub mod app;
+pub mod frames;
 pub mod raw;
 
 use std::net::{Ipv4Addr, SocketAddr};

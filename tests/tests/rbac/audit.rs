@@ -23,7 +23,7 @@ pub(crate) fn shows_refusal(log: &AuditLog, user: &str, right: &Right) -> Result
                 && object["apiGroup"].as_str().unwrap_or_default() == right.group
                 && resource == right.resource
     };
-    Ok(log.events()?.iter().any(refused))
+    Ok(!log.events(refused)?.is_empty())
 }
 
 fn resource_blocks(event: &Value, user: &str, right: &Right) -> bool {

@@ -8,12 +8,16 @@ use super::cgroups;
 use super::layout::{DNS_ADDRESS, Layout, NODE, NODE_ADDRESS, POD_RANGE};
 use crate::setup::images::PAUSE;
 
-/// What the operator wrote, where its chart installs it, and all that the operators asked for whose rights are tried;
+/// What the operator wrote, where its chart installs it, how it changed scales, and all that the operators asked for whose rights are tried;
 /// nothing else is noted.
 const AUDIT: &str = "apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived, ResponseStarted]
 rules:
+  - level: Request
+    userGroups: [\"system:serviceaccounts:keda\"]
+    verbs: [patch]
+    resources: [{group: apps, resources: [deployments/scale]}]
   - level: Metadata
     userGroups: [\"system:serviceaccounts:keda\"]
     verbs: [create, update, patch, delete, deletecollection]
