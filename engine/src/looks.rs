@@ -2,7 +2,8 @@
 //!
 //! A look at a target is a call of the API server, and the only call that a polling tick makes when nothing happens. As long
 //! as few are made, each tick looks; beyond [`PER_SECOND`], a tick may take the target as it was, if it is looked at again within
-//! [`LONGEST`] all the same. What acts on such a look acts on what was seen alone ([`crate::Target::set_replicas`]), or looks anew.
+//! [`LONGEST`] all the same. What acts on such a look acts on what was seen alone ([`crate::Target::set_replicas`]), or looks
+//! anew.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};

@@ -52,8 +52,8 @@ pub enum Urgency {
 pub trait Target: Send + Sync {
     /// Reads the replica count.
     fn observe(&self, urgency: Urgency) -> BoxFuture<'_, Result<TargetState, PortError>>;
-    /// Sets it, if the target is still what was seen (of one without replicas, that it has none is enough): else the error's category is [`CHANGED`], and the caller has to look
-    /// again. Answers the target as it is then.
+    /// Sets it, if the target is still what was seen (of one without replicas, that it has none is enough): else the error's
+    /// category is [`CHANGED`], and the caller has to look again. Answers the target as it is then.
     fn set_replicas<'a>(
         &'a self,
         to: u32,

@@ -8,7 +8,7 @@ mod args;
 mod spans;
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -221,29 +221,26 @@ impl TraceArgs {
     }
 
     fn authorities(&self) -> Result<Option<Vec<u8>>, TraceError> {
-        let file = self
-            .otlp_traces_certificate
-            .as_ref()
-            .or(self.otlp_certificate.as_ref());
-        let read = |file: &PathBuf| {
-            let pem = std::fs::read(file)?;
-            let mut certificates = CertificateDer::pem_slice_iter(&pem);
-            certificates
-                .next()
-                .is_some_and(|first| first.is_ok())
-                .then_some(pem)
-                .ok_or_else(|| {
-                    io::Error::new(io::ErrorKind::InvalidData, "there is no certificate in PEM in it")
-                })
+        let own = self.otlp_traces_certificate.as_ref();
+        let Some(file) = own.or(self.otlp_certificate.as_ref()) else {
+            return Ok(None);
         };
-        let read = |file: &PathBuf| {
-            read(file).map_err(|error| TraceError::Authorities {
-                file: file.clone(),
-                error,
-            })
-        };
-        file.map(read).transpose()
+        let read = certificates(file);
+        read.map(Some).map_err(|error| TraceError::Authorities {
+            file: file.clone(),
+            error,
+        })
     }
+}
+
+/// A file with at least one certificate.
+fn certificates(file: &Path) -> io::Result<Vec<u8>> {
+    let pem = std::fs::read(file)?;
+    if let Some(Ok(_)) = CertificateDer::pem_slice_iter(&pem).next() {
+        return Ok(pem);
+    }
+    let none = "there is no certificate in PEM in it";
+    Err(io::Error::new(io::ErrorKind::InvalidData, none))
 }
 
 #[cfg(test)]

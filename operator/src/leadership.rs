@@ -60,3 +60,28 @@ impl Leadership for Fence {
         self.leads.clone()
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Leads as the other half of the channel says, or said last.
+    pub(crate) struct Leads(pub(crate) watch::Receiver<bool>);
+
+    impl Leads {
+        /// Leads, or does not, for ever.
+        pub(crate) fn always(leads: bool) -> Self {
+            Self(watch::channel(leads).1)
+        }
+    }
+
+    impl Leadership for Leads {
+        fn is_leader(&self) -> bool {
+            *self.0.borrow()
+        }
+
+        fn subscribe(&self) -> watch::Receiver<bool> {
+            self.0.clone()
+        }
+    }
+}

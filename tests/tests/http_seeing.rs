@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use dormouse_tests::exposition::{Family, parse};
-use dormouse_tests::{ClientPod, Cluster, HttpEcho, Installation, Namespace, http_echo, until};
+use dormouse_tests::{ClientPod, Cluster, HttpEcho, Installation, Namespace, until};
 use http::StatusCode;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
@@ -28,10 +28,9 @@ async fn a_request_can_be_followed_from_its_wait_to_its_answer() -> Result<()> {
     let namespace = Namespace::create(&cluster, "http-seeing").await?;
     let echo = HttpEcho::new(format!("{}.example.org", namespace.name()))
         .variable("START_MS", LATE.as_millis())
-        // No wait of its own.
+        // It does not sleep again, nor do its series go, before all was looked at.
         .change("ScaledObject", "/spec/cooldownPeriod", 60.into());
-    echo.apply(&cluster, &namespace).await?;
-    http_echo::sleeps(&namespace, SOON).await?;
+    echo.asleep(&cluster, &namespace).await?;
     let visitor = ClientPod::start(&namespace)
         .await?
         .visitor(&cluster, &installation, echo.host())

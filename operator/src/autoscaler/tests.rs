@@ -10,21 +10,9 @@ use http::{Method, Request, Response};
 use http_body_util::BodyExt as _;
 use kube::client::Body;
 use serde_json::{Value, json};
-use tokio::sync::watch;
 
 use super::*;
-
-struct Leads;
-
-impl Leadership for Leads {
-    fn is_leader(&self) -> bool {
-        true
-    }
-
-    fn subscribe(&self) -> watch::Receiver<bool> {
-        watch::channel(true).1
-    }
-}
+use crate::leadership::tests::Leads;
 
 /// An API server with at most one HPA, to which ScaledObjects are new until `knows` is set.
 #[derive(Default)]
@@ -98,7 +86,7 @@ async fn an_api_server_that_has_just_heard_of_scaled_objects_gets_the_hpa_at_onc
         hpas: Watch::all(&client).start().0,
         client,
         calls: Calls::new(Throttle::new()),
-        leadership: Arc::new(Leads),
+        leadership: Arc::new(Leads::always(true)),
         seen: Seen::default(),
         object: Arc::new(object),
         target: GroupVersionKindResource::default(),

@@ -126,21 +126,9 @@ mod tests {
 
     use super::*;
     use crate::certificates::tests::fake_api::FakeApi;
+    use crate::leadership::tests::Leads;
 
     const PATH: &str = "/api/v1/namespaces/keda/configmaps/authorities";
-
-    /// Leads, or does not, for as long as its other half lives.
-    struct Leads(watch::Receiver<bool>);
-
-    impl Leadership for Leads {
-        fn is_leader(&self) -> bool {
-            *self.0.borrow()
-        }
-
-        fn subscribe(&self) -> watch::Receiver<bool> {
-            self.0.clone()
-        }
-    }
 
     fn certificates(names: &[&'static [u8]]) -> Arc<[CertificateDer<'static>]> {
         names.iter().map(|name| CertificateDer::from(*name)).collect()

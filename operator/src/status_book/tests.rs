@@ -8,19 +8,8 @@ use kube::client::Body;
 use tokio::sync::watch;
 
 use super::*;
+use crate::leadership::tests::Leads;
 use crate::status;
-
-struct Leads(watch::Receiver<bool>);
-
-impl Leadership for Leads {
-    fn is_leader(&self) -> bool {
-        *self.0.borrow()
-    }
-
-    fn subscribe(&self) -> watch::Receiver<bool> {
-        self.0.clone()
-    }
-}
 
 /// A book over an API server that takes every patch, counts versions up from 100 and remembers what it was sent.
 struct Desk {

@@ -1,25 +1,13 @@
 use std::convert::Infallible;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use dormouse_kubernetes::calls::Throttle;
 use http::{Method, Request, Response, header};
 use http_body_util::BodyExt as _;
 use kube::client::Body;
-use tokio::sync::watch;
 
 use super::*;
-
-struct Leads;
-
-impl Leadership for Leads {
-    fn is_leader(&self) -> bool {
-        true
-    }
-
-    fn subscribe(&self) -> watch::Receiver<bool> {
-        watch::channel(true).1
-    }
-}
+use crate::leadership::tests::Leads;
 
 /// An API server with one scale, which it changes as the real one does.
 struct ApiServer {
@@ -102,15 +90,12 @@ impl Stage {
             async move {
                 let (head, body) = request.into_parts();
                 let body = body.collect().await.unwrap().to_bytes();
-                let (code, answer) = server
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .answer(&head, &body);
+                let (code, answer) = server.lock().unwrap().answer(&head, &body);
                 let answer = Body::from(answer.to_string().into_bytes());
                 Ok::<_, Infallible>(Response::builder().status(code).body(answer).unwrap())
             }
         });
-        let leads: Arc<dyn Leadership> = Arc::new(Leads);
+        let leads: Arc<dyn Leadership> = Arc::new(Leads::always(true));
         let deployments = GroupVersionKindResource {
             group: "apps".into(),
             version: "v1".into(),

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dormouse_core::demand::{DemandReport, PodStage, RouteDemand, RouteKey};
-use dormouse_engine::{DemandHub, Leadership};
+use dormouse_engine::DemandHub;
 use dormouse_scalers::{OwnAddresses, RouteScaling};
 use dormouse_wire::demand::FromOperator;
 use dormouse_wire::demand::from_operator::Message;
 use serde_json::json;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
@@ -18,18 +18,7 @@ use tonic::Status;
 use super::fixture::{Pods, web};
 use crate::demand::obstacles::Obstacles;
 use crate::demand::sessions::{Opened, Sessions};
-
-struct Leads(bool);
-
-impl Leadership for Leads {
-    fn is_leader(&self) -> bool {
-        self.0
-    }
-
-    fn subscribe(&self) -> watch::Receiver<bool> {
-        watch::Sender::new(self.0).subscribe()
-    }
-}
+use crate::leadership::tests::Leads;
 
 /// An operator that knows of one interceptor, and of a pod whose image cannot be pulled.
 struct Stage {
@@ -68,7 +57,7 @@ impl Stage {
             sessions,
             pods: Arc::new(pods),
             selector: Arc::new(|route: &RouteKey| Some(format!("app={}", route.name))),
-            leadership: Arc::new(Leads(leads)),
+            leadership: Arc::new(Leads::always(leads)),
         };
         Self {
             hub,
