@@ -1,7 +1,7 @@
 //! From a Service port to where its requests go.
 //!
 //! ```text
-//! ServicePort (of a route) + Service + its EndpointSlices ──resolve──> Backend, or why there is none
+//! ServicePort (of a route) + Service + its EndpointSlices + its newcomers ──resolve──> Backend, or why there is none
 //! ```
 
 use std::net::SocketAddr;
@@ -11,6 +11,7 @@ use dormouse_core::endpoints::{Conditions, Endpoint, EndpointSet, Standing};
 use dormouse_core::routes::settings::{Port, ServicePort};
 use dormouse_proxy::Protocol;
 
+use crate::newcomers::Newcomer;
 use crate::slim::{EndpointSlice, Service, SliceEndpoint, SlicePort};
 
 /// Where the requests of a Service port go.
@@ -73,14 +74,15 @@ pub(crate) enum Unresolved {
     },
 }
 
-/// Finds the port of a Service and gathers what its slices say about it.
+/// Finds the port of a Service and gathers what its slices say about it; pods that they do not name yet are beside them.
 ///
 /// # Errors
 /// The Service or the port is not there, or it leads out of the cluster.
-pub(crate) fn resolve(
+pub(crate) fn resolve<'n>(
     wanted: &ServicePort,
     service: Option<&Service>,
     slices: &[Arc<EndpointSlice>],
+    newcomers: impl Iterator<Item = &'n Newcomer>,
 ) -> Result<Backend, Unresolved> {
     let name = wanted.service.to_string();
     let Some(service) = service else {
@@ -108,7 +110,8 @@ pub(crate) fn resolve(
             known: known.join(", "),
         });
     };
-    let endpoints = slices.iter().flat_map(|slice| {
+    let unlisted = newcomers.filter_map(|newcomer| newcomer.endpoint(service, port));
+    let listed = slices.iter().flat_map(|slice| {
         let of_that_name = slice.ports.iter().find(|own| own.name == port.name);
         let of = |own: &SlicePort| {
             let number = own.number;
@@ -118,7 +121,7 @@ pub(crate) fn resolve(
         of_that_name.map(of).into_iter().flatten()
     });
     Ok(Backend {
-        endpoints: EndpointSet::new(endpoints, service.publishes_not_ready),
+        endpoints: EndpointSet::new(listed.chain(unlisted), service.publishes_not_ready),
         protocol: port.protocol,
         cluster: service
             .address
@@ -134,6 +137,7 @@ fn of_slice(namespace: &str, endpoint: &SliceEndpoint, port: u16) -> Endpoint {
 
 #[cfg(test)]
 mod tests {
+    use std::iter;
     use std::num::NonZeroU16;
 
     use serde_json::json;
@@ -183,7 +187,7 @@ mod tests {
             ]),
         )];
         for wanted in [number(80), wanted(Port::Name("http".into()))] {
-            let backend = resolve(&wanted, Some(&service), &slices).unwrap();
+            let backend = resolve(&wanted, Some(&service), &slices, iter::empty()).unwrap();
             let seen: Vec<_> = backend
                 .endpoints
                 .iter()
@@ -204,18 +208,18 @@ mod tests {
     #[test]
     fn what_is_missing_is_named() {
         let service = service(json!({"ports": [{"name": "http", "port": 80}]}));
-        let error = resolve(&number(80), None, &[]).unwrap_err();
+        let error = resolve(&number(80), None, &[], iter::empty()).unwrap_err();
         assert_eq!(
             error.to_string(),
             "Service \"web\" does not exist in namespace \"shop\""
         );
-        let error = resolve(&number(8080), Some(&service), &[]).unwrap_err();
+        let error = resolve(&number(8080), Some(&service), &[], iter::empty()).unwrap_err();
         assert_eq!(
             error.to_string(),
             "shop/web:8080 is no port of that Service; it has 80 \"http\""
         );
         let outside = self::service(json!({"type": "ExternalName", "ports": [{"port": 80}]}));
-        let error = resolve(&number(80), Some(&outside), &[]).unwrap_err();
+        let error = resolve(&number(80), Some(&outside), &[], iter::empty()).unwrap_err();
         assert!(matches!(error, Unresolved::ExternalName { .. }), "{error}");
     }
 
@@ -226,7 +230,7 @@ mod tests {
             json!([{"name": "admin", "port": 9000}]),
             json!([pod("10.0.0.1", "a", "shop", true)]),
         )];
-        let backend = resolve(&number(80), Some(&service), &slices).unwrap();
+        let backend = resolve(&number(80), Some(&service), &slices, iter::empty()).unwrap();
         assert_eq!(backend.endpoints.iter().count(), 0);
         assert_eq!(backend.cluster, None);
     }
@@ -237,7 +241,7 @@ mod tests {
         let headless = json!({"clusterIP": "None", "ports": [{"port": 80}]});
         let seen = |spec: &serde_json::Value, pods: serde_json::Value| {
             let slices = [slice(json!([{"port": 8080}]), pods)];
-            let backend = resolve(&number(80), Some(&service(spec.clone())), &slices).unwrap();
+            let backend = resolve(&number(80), Some(&service(spec.clone())), &slices, iter::empty()).unwrap();
             let backend = backend.through_service();
             let seen = backend.endpoints.iter();
             seen.map(|(endpoint, standing)| (endpoint.address.to_string(), standing))
@@ -272,7 +276,7 @@ mod tests {
                 pod("10.0.0.2", "b", "bank", true)
             ]),
         )];
-        let backend = resolve(&number(80), Some(&service), &slices).unwrap();
+        let backend = resolve(&number(80), Some(&service), &slices, iter::empty()).unwrap();
         let seen: Vec<_> = backend
             .endpoints
             .iter()

@@ -1,16 +1,23 @@
 //! Keeps the data plane's backends current: each Service port that a route wants, from the watches of Services and
-//! EndpointSlices.
+//! EndpointSlices, and from what operators tell of pods before those.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use dormouse_core::endpoints::PodKey;
 use dormouse_core::routes::settings::ServicePort;
 use dormouse_kubernetes::{Change, ObjectKey, Watch};
 use k8s_openapi::api::core::v1 as full;
 use k8s_openapi::api::discovery::v1 as discovery;
+use tokio::time::sleep;
 
 use crate::backend::{Backend, Unresolved, resolve};
+use crate::newcomers::{Newcomer, Newcomers, is_named};
 use crate::slim::{EndpointSlice, Service};
+
+/// How often pods are looked for that no slice came to name.
+const GIVE_UP: Duration = Duration::from_secs(5);
 
 /// Who is told about each wanted port, whenever it may have changed.
 pub(crate) type Publish = Box<dyn Fn(&ServicePort, Result<Backend, Unresolved>) + Send + Sync>;
@@ -32,6 +39,7 @@ struct Book {
     services: HashMap<ObjectKey, Entry>,
     /// By their own names; those without a Service belong to somebody else and are not here.
     slices: HashMap<ObjectKey, Arc<EndpointSlice>>,
+    newcomers: Newcomers,
 }
 
 /// What there is of one name, and what is wanted of it.
@@ -75,26 +83,71 @@ impl Backends {
             }
         }
         let mut book = self.lock();
-        book.services.retain(|key, entry| {
+        let Book {
+            services, newcomers, ..
+        } = &mut *book;
+        services.retain(|key, entry| {
             let ports = wanted.remove(key).unwrap_or_default();
             let before = std::mem::replace(&mut entry.wanted, ports);
             let new = entry.wanted.iter().filter(|port| !before.contains(*port));
-            new.for_each(|port| self.tell(entry, port));
+            new.for_each(|port| self.tell(entry, newcomers.of(key), port));
             !entry.is_empty()
         });
         for (key, wanted) in wanted {
-            let entry = book.services.entry(key).or_default();
+            let entry = services.entry(key.clone()).or_default();
             entry.wanted = wanted;
-            self.tell_all(entry);
+            self.tell_all(entry, newcomers, &key);
         }
     }
 
-    fn tell(&self, entry: &Entry, port: &ServicePort) {
-        (self.shared.publish)(port, resolve(port, entry.service.as_deref(), &entry.slices));
+    /// A pod of a Service that no slice may name yet. Where nobody wants the Service it is passed over.
+    pub(crate) fn come(&self, service: &ObjectKey, newcomer: Newcomer) {
+        let mut book = self.lock();
+        let Book {
+            services, newcomers, ..
+        } = &mut *book;
+        let Some(entry) = services.get(service) else {
+            return;
+        };
+        let is_news = !entry.wanted.is_empty() && !is_named(&newcomer.pod, &entry.slices);
+        if is_news && newcomers.come(service, newcomer) {
+            self.tell_all(entry, newcomers, service);
+        }
     }
 
-    fn tell_all(&self, entry: &Entry) {
-        entry.wanted.iter().for_each(|port| self.tell(entry, port));
+    /// A pod is over, whether or not a slice ever named it.
+    pub(crate) fn go(&self, pod: &PodKey) {
+        self.without(|newcomers| newcomers.go(pod));
+    }
+
+    /// Forgets the pods that no slice came to name, for as long as it runs.
+    pub(crate) async fn give_up(&self) {
+        loop {
+            sleep(GIVE_UP).await;
+            self.without(Newcomers::give_up);
+        }
+    }
+
+    fn without(&self, forget: impl FnOnce(&mut Newcomers) -> Vec<ObjectKey>) {
+        let mut book = self.lock();
+        let Book {
+            services, newcomers, ..
+        } = &mut *book;
+        for service in forget(newcomers) {
+            if let Some(entry) = services.get(&service) {
+                self.tell_all(entry, newcomers, &service);
+            }
+        }
+    }
+
+    fn tell<'n>(&self, entry: &Entry, newcomers: impl Iterator<Item = &'n Newcomer>, port: &ServicePort) {
+        let backend = resolve(port, entry.service.as_deref(), &entry.slices, newcomers);
+        (self.shared.publish)(port, backend);
+    }
+
+    fn tell_all(&self, entry: &Entry, newcomers: &Newcomers, key: &ObjectKey) {
+        let ports = entry.wanted.iter();
+        ports.for_each(|port| self.tell(entry, newcomers.of(key), port));
     }
 
     /// Has a watch of Services keep this current.
@@ -115,7 +168,7 @@ impl Backends {
         watch.on_change(move |key, change| this.slice_changed(key, change))
     }
 
-    fn service_changed(&self, key: &ObjectKey, change: &Change<Service>) {
+    pub(crate) fn service_changed(&self, key: &ObjectKey, change: &Change<Service>) {
         let service = match change {
             Change::Applied(service) => Some(Arc::clone(service)),
             Change::Deleted(_) => None,
@@ -157,11 +210,15 @@ impl Backends {
 
     /// Changes what there is of one name, and tells whoever wants it.
     fn change(&self, book: &mut Book, key: &ObjectKey, change: impl FnOnce(&mut Entry)) {
-        let entry = book.services.entry(key.clone()).or_default();
+        let Book {
+            services, newcomers, ..
+        } = book;
+        let entry = services.entry(key.clone()).or_default();
         change(entry);
-        self.tell_all(entry);
+        newcomers.listed(key, &entry.slices);
+        self.tell_all(entry, newcomers, key);
         if entry.is_empty() {
-            book.services.remove(key);
+            services.remove(key);
         }
     }
 }
@@ -282,6 +339,72 @@ mod tests {
         assert_eq!(taken(&told), [is("shop/web:80", &[])]);
         backends.service_changed(&key("web"), &Change::Deleted(service()));
         assert_eq!(taken(&told), [("shop/web:80".to_owned(), Err(missing))]);
+    }
+
+    fn newcomer(name: &str, address: &str) -> Newcomer {
+        Newcomer {
+            pod: PodKey {
+                namespace: "shop".into(),
+                name: name.into(),
+                uid: name.into(),
+            },
+            addresses: [address.parse().unwrap()].into(),
+            named_ports: [].into(),
+        }
+    }
+
+    #[test]
+    fn a_pod_is_there_before_any_slice_names_it_and_until_one_does_or_it_is_over() {
+        let (backends, told) = backends();
+        backends.come(&key("web"), newcomer("web-1", "10.0.0.1"));
+        backends.service_changed(&key("web"), &Change::Applied(service()));
+        backends.come(&key("web"), newcomer("web-1", "10.0.0.1"));
+        backends.want([port(80)]);
+        assert_eq!(
+            taken(&told),
+            [is("shop/web:80", &[])],
+            "nobody wanted it when it came"
+        );
+        backends.come(&key("web"), newcomer("web-1", "10.0.0.1"));
+        assert_eq!(taken(&told), [is("shop/web:80", &["10.0.0.1:80"])]);
+        backends.come(&key("web"), newcomer("web-1", "10.0.0.1"));
+        assert_eq!(taken(&told), [], "known");
+        backends.come(&key("web"), newcomer("web-2", "10.0.0.2"));
+        assert_eq!(taken(&told), [is("shop/web:80", &["10.0.0.1:80", "10.0.0.2:80"])]);
+        backends.want([port(80), port(81)]);
+        assert_eq!(taken(&told), [is("shop/web:81", &["10.0.0.1:81", "10.0.0.2:81"])]);
+        backends.want([port(80)]);
+
+        let named = json!({
+            "metadata": {"name": "web-x", "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}},
+            "ports": [{"name": "http", "port": 8080}],
+            "endpoints": [{
+                "addresses": ["10.0.0.1"], "conditions": {"ready": true},
+                "targetRef": {"kind": "Pod", "namespace": "shop", "name": "web-1", "uid": "web-1"},
+            }],
+        });
+        let slice = Arc::new(serde_json::from_value(named).unwrap());
+        backends.slice_changed(&key("web-x"), &Change::Applied(Arc::clone(&slice)));
+        let both = is("shop/web:80", &["10.0.0.1:8080", "10.0.0.2:80"]);
+        assert_eq!(taken(&told), [both], "a slice counts for more");
+        backends.come(&key("web"), newcomer("web-1", "10.0.0.1"));
+        assert_eq!(taken(&told), [], "it is named");
+        backends.go(&newcomer("web-2", "10.0.0.2").pod);
+        assert_eq!(taken(&told), [is("shop/web:80", &["10.0.0.1:8080"])]);
+        backends.slice_changed(&key("web-x"), &Change::Deleted(slice));
+        assert_eq!(taken(&told), [is("shop/web:80", &[])], "it does not come back");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_that_no_slice_comes_to_name_goes() {
+        let (backends, told) = backends();
+        backends.service_changed(&key("web"), &Change::Applied(service()));
+        backends.want([port(80)]);
+        backends.come(&key("web"), newcomer("web-1", "10.0.0.1"));
+        taken(&told);
+        let two_minutes = tokio::time::timeout(Duration::from_secs(120), backends.give_up());
+        assert!(two_minutes.await.is_err(), "it runs on");
+        assert_eq!(taken(&told), [is("shop/web:80", &[])], "once");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! InterceptorRoutes ──translate──> table of routes ──┐
 //! Services, EndpointSlices ──────> endpoint sets ────┼──> dormouse-proxy ──> demand snapshots ──> reporter ──> operators
 //! labelled ConfigMaps ───────────> bodies ───────────┘          ^                                    │
-//!                                                               └── probe specs, holds ──────────────┘
+//!                                                               └── newcomers, probe specs, holds ───┘
 //! ```
 
 mod args;
@@ -13,6 +13,7 @@ mod backend;
 mod backends;
 mod freshness;
 mod metrics;
+mod newcomers;
 mod pages;
 mod queue;
 mod reporter;

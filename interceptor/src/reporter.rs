@@ -4,7 +4,7 @@
 //! data plane ── edge, now; changes, coalesced ──> Publisher ──> Bulletin (newest report) ──> Session ── hello, reports,
 //!            ── pods that requests wait for ────────┘                                      │            heartbeats, goodbye
 //! headless Service ── addresses ──> Fleet: a session for each, opened again when it breaks ┘
-//! data plane <── hold, release, probe specs ──────────────────────────────────── Session <── the operator
+//! data plane <── hold, release, probe specs, pods without a slice ────────────── Session <── the operator
 //! ```
 //!
 //! Reports are whole snapshots and the same for all operators: one that could not be sent in time is made up for by the
@@ -35,11 +35,14 @@ use bulletin::Bulletin;
 use probes::Ahead;
 use publish::Publisher;
 
+use crate::backends::Backends;
+
 pub(crate) use connect::Access;
 
 /// What all sessions of the process have in common.
 struct Shared {
     proxy: Arc<Proxy>,
+    backends: Backends,
     access: Access,
     /// Milliseconds since 1970 at the start: higher than those of processes that ran here before.
     session: u64,
@@ -68,14 +71,15 @@ pub(crate) struct Reporter {
 }
 
 impl Reporter {
-    /// A reporter of what `proxy` has to do.
-    pub(crate) fn new(proxy: Arc<Proxy>, access: Access) -> Self {
+    /// A reporter of what `proxy` has to do; `backends` are told of pods that no slice names yet.
+    pub(crate) fn new(proxy: Arc<Proxy>, backends: Backends, access: Access) -> Self {
         let lacking = Arc::new(Notify::new());
         let ahead = Arc::<Ahead>::default();
         let (publisher, bulletins, pods) = Publisher::new(proxy.clone(), ahead.clone(), lacking.clone());
         let since_1970 = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
         let shared = Shared {
             proxy,
+            backends,
             access,
             session: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
             bulletins,

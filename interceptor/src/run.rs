@@ -94,11 +94,12 @@ pub async fn run(args: InterceptorArgs) -> anyhow::Result<()> {
     );
 
     let serving = readiness.check("serving");
-    let reporter = Reporter::new(proxy.clone(), args.access());
+    let backends = backends(&proxy, args.direct_pod_routing);
+    let reporter = Reporter::new(proxy.clone(), backends.clone(), args.access());
     // After the requests: the last report is that nothing is held any more.
     let end = supervisor.last_token();
     supervisor.spawn_last("reports", reporter.run(args.operators.clone(), end));
-    follow_cluster(&args, &cluster, &proxy, &readiness, &mut supervisor);
+    follow_cluster(&args, &cluster, &proxy, backends, &readiness, &mut supervisor);
     if let Some(traces) = traces {
         let end = supervisor.last_token();
         supervisor.spawn_last("traces", traces.run(end));
@@ -144,18 +145,10 @@ async fn serve(
     info!(cut = drained.cut, "drained");
 }
 
-/// Has the data plane follow what the cluster says, to the end: requests that are held during the drain still wait for
-/// endpoints.
-fn follow_cluster(
-    args: &InterceptorArgs,
-    cluster: &Cluster,
-    proxy: &Arc<Proxy>,
-    readiness: &Readiness,
-    supervisor: &mut Supervisor,
-) {
-    let (client, scope) = (&cluster.client, &args.watch_namespace);
-    let (told, direct) = (proxy.clone(), args.direct_pod_routing);
-    let backends = Backends::new(Box::new(move |port, backend| match backend {
+/// Where the requests of each Service port go, told to the data plane: to the pods themselves, or through the Service.
+pub(crate) fn backends(proxy: &Arc<Proxy>, direct: bool) -> Backends {
+    let told = proxy.clone();
+    Backends::new(Box::new(move |port, backend| match backend {
         Ok(backend) => {
             let backend = if direct {
                 backend
@@ -168,7 +161,20 @@ fn follow_cluster(
             debug!(%port, %why, "a Service port leads nowhere");
             told.set_endpoints(port, None, Protocol::default());
         }
-    }));
+    }))
+}
+
+/// Has the data plane follow what the cluster says, to the end: requests that are held during the drain still wait for
+/// endpoints.
+fn follow_cluster(
+    args: &InterceptorArgs,
+    cluster: &Cluster,
+    proxy: &Arc<Proxy>,
+    backends: Backends,
+    readiness: &Readiness,
+    supervisor: &mut Supervisor,
+) {
+    let (client, scope) = (&cluster.client, &args.watch_namespace);
     let freshness = Freshness::default();
     let (services, follow_services) = backends
         .follow_services(freshness.of("Services", Watch::reduced(client, scope)))
@@ -177,6 +183,7 @@ fn follow_cluster(
         .follow_slices(freshness.of("EndpointSlices", Watch::reduced(client, scope)))
         .start();
     let (maps, follow_maps) = pages::follow(Watch::reduced(client, scope), proxy.clone()).start();
+    let sweep = backends.clone();
     let changed = Arc::new(Notify::new());
     let notify = changed.clone();
     let objects = freshness.of(
@@ -213,6 +220,10 @@ fn follow_cluster(
     };
     to_the_end("watch of Services", follow_services.boxed());
     to_the_end("watch of EndpointSlices", follow_slices.boxed());
+    to_the_end(
+        "pods without a slice",
+        async move { sweep.give_up().await }.boxed(),
+    );
     to_the_end("watch of ConfigMaps", follow_maps.boxed());
     to_the_end("watch of InterceptorRoutes", follow_objects.boxed());
     to_the_end("table of routes", follow_routes.boxed());

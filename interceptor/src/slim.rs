@@ -55,7 +55,17 @@ pub(crate) struct ServicePort {
     /// Empty where it has no name.
     pub(crate) name: Arc<str>,
     pub(crate) number: u16,
+    /// Where it comes out at a pod.
+    pub(crate) target: TargetPort,
     pub(crate) protocol: Protocol,
+}
+
+/// A port of a pod.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum TargetPort {
+    Number(u16),
+    /// That of a container which calls it so.
+    Name(Arc<str>),
 }
 
 /// An EndpointSlice.
@@ -89,9 +99,10 @@ pub(crate) struct SlicePort {
 /// The same as the API has it.
 mod raw {
     use super::{
-        Arc, BTreeMap, Conditions, Deserialize, Deserializer, PodKey, Protocol, SERVICE_NAME, or_default,
-        shared_name,
+        Arc, BTreeMap, Conditions, Deserialize, Deserializer, PodKey, Protocol, SERVICE_NAME, TargetPort,
+        or_default, shared_name,
     };
+    use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
     #[derive(Deserialize)]
     pub(super) struct Service {
@@ -117,11 +128,23 @@ mod raw {
     struct ServicePort {
         name: String,
         port: u16,
+        /// The port itself where there is none.
+        target_port: Option<IntOrString>,
         protocol: Option<String>,
         app_protocol: Option<String>,
     }
 
     impl ServicePort {
+        fn target(&self) -> TargetPort {
+            match &self.target_port {
+                Some(IntOrString::String(name)) if !name.is_empty() => TargetPort::Name(shared_name(name)),
+                Some(IntOrString::Int(number @ 1..)) => {
+                    TargetPort::Number((*number).try_into().unwrap_or_default())
+                }
+                _ => TargetPort::Number(self.port),
+            }
+        }
+
         /// Of UDP there may be a port of the same number.
         fn is_tcp(&self) -> bool {
             matches!(self.protocol.as_deref(), None | Some("" | "TCP"))
@@ -134,6 +157,7 @@ mod raw {
             let ports = ports.map(|port| super::ServicePort {
                 name: shared_name(&port.name),
                 number: port.port,
+                target: port.target(),
                 protocol: protocol(port.app_protocol.as_deref()),
             });
             Self {
@@ -275,6 +299,22 @@ mod tests {
                 ("f", Protocol::Http1),
             ]
         );
+    }
+
+    #[test]
+    fn a_port_comes_out_where_it_says_or_at_itself() {
+        let ports = json!([
+            {"port": 80, "targetPort": 8080}, {"port": 81, "targetPort": "http"}, {"port": 82}, {"port": 83, "targetPort": 0},
+        ]);
+        let service: Service = serde_json::from_value(json!({"spec": {"ports": ports}})).unwrap();
+        let targets: Vec<_> = service.ports.iter().map(|port| port.target.clone()).collect();
+        let expected = [
+            TargetPort::Number(8080),
+            TargetPort::Name("http".into()),
+            TargetPort::Number(82),
+            TargetPort::Number(83),
+        ];
+        assert_eq!(targets, expected);
     }
 
     #[test]

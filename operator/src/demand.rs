@@ -36,7 +36,7 @@ pub(crate) use authorities::Authorities;
 pub use obstacles::Obstacles;
 pub use pods::{InterceptorPod, follow_pods};
 pub use probe_spec::Told;
-pub use probes::{ClusterPods, ReadPods, Selector, Tell};
+pub use probes::{ClusterPods, ReadPods, Selection, Selector, Tell};
 pub use reviewer::{ReviewFailed, Reviewer, TokenReviewer};
 pub use server::serve;
 pub use service::DemandService;

@@ -33,6 +33,7 @@ pub use status::RouteStatuses;
 pub use users::RouteUsers;
 
 use crate::changes::{self, Seen};
+use crate::demand::Selection;
 
 /// Routes and what they name, as the watches show them.
 #[derive(Clone)]
@@ -48,20 +49,24 @@ pub struct RouteStores {
 }
 
 impl RouteStores {
-    /// A selector of the pods that answer the requests of a route; `None` where nobody knows which these are.
+    /// What selects the pods that answer the requests of a route; `None` where nobody knows which these are.
     #[must_use]
-    pub fn selector(&self, route: &RouteKey) -> Option<String> {
+    pub fn selection(&self, route: &RouteKey) -> Option<Selection> {
         let namespace = &route.namespace;
         let route = self
             .routes
             .get(&ObjectKey::new(namespace.clone(), route.name.clone()))?;
-        let service = ObjectKey::new(namespace.clone(), route.spec.target.service.as_str());
-        let labels = self.services.get(&service)?.spec.selector.clone()?;
+        let service = &route.spec.target.service;
+        let key = ObjectKey::new(namespace.clone(), service.as_str());
+        let labels = self.services.get(&key)?.spec.selector.clone()?;
         let terms: Vec<String> = labels
             .iter()
             .map(|(key, value)| format!("{key}={value}"))
             .collect();
-        (!terms.is_empty()).then(|| terms.join(","))
+        (!terms.is_empty()).then(|| Selection {
+            service: service.clone(),
+            labels: terms.join(","),
+        })
     }
 }
 

@@ -130,7 +130,7 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
             &cluster,
             listener,
             certificate,
-            Arc::new(move |route| routes.as_ref()?.selector(route)),
+            Arc::new(move |route| routes.as_ref()?.selection(route)),
             &mut supervisor,
         );
         let authorities = Authorities {
@@ -340,7 +340,7 @@ fn assemble(
         let stores = routes.clone();
         let obstacles = demand.obstacles(
             cluster,
-            Arc::new(move |route| stores.selector(route)),
+            Arc::new(move |route| stores.selection(route)),
             cx.leadership.clone(),
         );
         supervisor.spawn("obstacles", until(stopping.clone(), obstacles.follow()));

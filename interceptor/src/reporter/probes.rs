@@ -1,16 +1,21 @@
 //! From the probes of a pod, as an operator tells them, to the data plane's.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use dormouse_core::endpoints::PodKey;
+use dormouse_kubernetes::ObjectKey;
 use dormouse_proxy::{Check, HttpCheck, Probe, ProbeSpec, Proxy, Scheme};
 use dormouse_wire::demand::{self as wire, PodProbe, ProbeSpecs, probe};
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue};
 use tokio::sync::watch;
 use tokio::time::Instant;
+
+use crate::backends::Backends;
+use crate::newcomers::Newcomer;
 
 /// Pods that are known before they are wanted.
 const MOST_AHEAD: usize = 1000;
@@ -47,9 +52,11 @@ impl Ahead {
     }
 }
 
-/// Has the data plane probe these pods, as soon as a slice names them and requests wait.
+/// Has the data plane probe these pods while requests wait for them: those that a slice names, and those of which a Service
+/// is told.
 pub(super) fn learn(
     proxy: &Proxy,
+    backends: &Backends,
     wanted: &watch::Receiver<BTreeSet<PodKey>>,
     ahead: &Ahead,
     specs: &ProbeSpecs,
@@ -65,10 +72,32 @@ pub(super) fn learn(
             uid: pod.uid.into(),
         };
         let spec = spec(told, since_1970);
-        if wanted.contains(&pod) || (spec.is_some() && ahead.note(&pod)) {
+        let may_be_probed = spec.is_some();
+        if wanted.contains(&pod) || (may_be_probed && ahead.note(&pod)) {
             proxy.set_probe(&pod, spec);
         }
+        if !may_be_probed {
+            backends.go(&pod);
+        } else if !told.service.is_empty() {
+            let service = ObjectKey::new(Arc::clone(&pod.namespace), told.service.as_str());
+            backends.come(&service, newcomer(pod, told));
+        }
     }
+}
+
+fn newcomer(pod: PodKey, told: &PodProbe) -> Newcomer {
+    let ports = told.named_ports.iter();
+    Newcomer {
+        pod,
+        addresses: addresses(told).collect(),
+        named_ports: ports
+            .filter_map(|named| Some((named.name.as_str().into(), port(named.port)?)))
+            .collect(),
+    }
+}
+
+fn addresses(told: &PodProbe) -> impl Iterator<Item = IpAddr> {
+    told.addresses.iter().filter_map(|address| address.parse().ok())
 }
 
 /// The spec of a pod, at this time. `None` if the kubelet decides: there is no readiness probe, or a part of it makes no
@@ -79,9 +108,8 @@ fn spec(told: &PodProbe, now: Duration) -> Option<ProbeSpec> {
         .filter(|at| *at > 0);
     let running_for = started.map(|at| now.saturating_sub(Duration::from_millis(at)));
     let probe = |told: &wire::Probe| probe(told, running_for);
-    let addresses = told.addresses.iter();
     Some(ProbeSpec {
-        addresses: addresses.filter_map(|address| address.parse().ok()).collect(),
+        addresses: addresses(told).collect(),
         startup: match &told.startup {
             Some(startup) => Some(probe(startup)?),
             None => None,
@@ -177,6 +205,7 @@ mod tests {
             readiness,
             container_started_millis: i64::try_from(started).unwrap(),
             addresses: vec!["10.0.0.7".to_owned(), "nowhere".to_owned(), "fd00::7".to_owned()],
+            ..PodProbe::default()
         }
     }
 

@@ -234,7 +234,13 @@ async fn listen(
             }
             Some(Order::Release(release)) => holds.release(&release),
             Some(Order::ProbeSpecs(specs)) => {
-                probes::learn(&shared.proxy, &shared.pods, &shared.ahead, &specs);
+                probes::learn(
+                    &shared.proxy,
+                    &shared.backends,
+                    &shared.pods,
+                    &shared.ahead,
+                    &specs,
+                );
             }
             Some(Order::Obstacle(obstacle)) => obstacles::learn(&shared.proxy, obstacle),
             // How far the operator has come changes nothing here: the newest report is sent whether or not it has the others.
@@ -254,6 +260,7 @@ mod tests {
     use tokio::sync::{Notify, watch};
 
     use super::*;
+    use crate::backends::Backends;
     use crate::reporter::Access;
 
     fn bulletin(sequence: u64, whole: bool) -> Bulletin {
@@ -276,6 +283,7 @@ mod tests {
         let (_wanted, pods) = watch::channel(BTreeSet::new());
         let shared = Shared {
             proxy: Arc::new(Proxy::start(config).unwrap()),
+            backends: Backends::new(Box::new(|_, _| {})),
             access: Access {
                 name: "operators".to_owned(),
                 ca_file: None,

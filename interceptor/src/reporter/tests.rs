@@ -13,13 +13,16 @@ use dormouse_core::routes::settings::{
     ColdStart, Port, RouteSettings, ScalingMetric, ServicePort, Timeout, Timeouts,
 };
 use dormouse_core::routes::{BuildOptions, Candidate, HostPattern, RouteKey, Rule};
+use dormouse_kubernetes::{Change, ObjectKey};
 use dormouse_proxy::{Config, Protocol, Proxy};
 use dormouse_wire::demand::from_interceptor::Message;
 use dormouse_wire::demand::from_operator::Message as Order;
 use dormouse_wire::demand::hold_release::Outcome;
 use dormouse_wire::demand::{
-    HoldRelease, HoldRequest, Obstacle, Pod, PodProbe, Probe, ProbeSpecs, Report, Route, TcpCheck, probe,
+    HoldRelease, HoldRequest, NamedPort, Obstacle, Pod, PodProbe, Probe, ProbeSpecs, Report, Route, TcpCheck,
+    probe,
 };
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -28,11 +31,14 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{Access, Reporter};
+use crate::backends::Backends;
+use crate::run::backends;
 use operator::{Operator, PATIENCE, Session};
 
 /// A data plane with one route to the Service `web`, and a reporter that runs.
 struct Interceptor {
     proxy: Arc<Proxy>,
+    backends: Backends,
     end: CancellationToken,
     running: JoinHandle<()>,
 }
@@ -96,10 +102,16 @@ impl Interceptor {
         config.threads = NonZeroUsize::MIN;
         let proxy = Arc::new(Proxy::start(config).unwrap());
         proxy.set_routes(vec![candidate(Timeouts::default())], BuildOptions::default());
-        let reporter = Reporter::new(proxy.clone(), access);
+        let backends = backends(&proxy, true);
+        let reporter = Reporter::new(proxy.clone(), backends.clone(), access);
         let end = CancellationToken::new();
         let running = tokio::spawn(run(reporter, end.clone()));
-        let interceptor = Self { proxy, end, running };
+        let interceptor = Self {
+            proxy,
+            backends,
+            end,
+            running,
+        };
         interceptor.endpoints(&[]);
         interceptor
     }
@@ -409,6 +421,7 @@ fn spec(name: &str, app: SocketAddr) -> PodProbe {
         }),
         container_started_millis: 0,
         addresses: vec![app.ip().to_string()],
+        ..PodProbe::default()
     }
 }
 
@@ -438,6 +451,39 @@ async fn a_pod_that_was_told_ahead_is_probed_as_soon_as_its_slice_comes() {
     session.hold_answer().await;
     interceptor.endpoints(&[(app, "a", false)]);
     assert_eq!(answer(client).await, "HTTP/1.1 200 OK", "nobody said more of it");
+}
+
+#[tokio::test]
+async fn a_pod_that_was_told_with_its_service_needs_no_slice() {
+    let (_operator, interceptor, mut session) = reporting().await;
+    let app = application().await;
+    let service = json!({
+        "spec": {"clusterIP": "127.0.0.2", "ports": [{"name": "http", "port": 80, "targetPort": "web"}]},
+    });
+    let service = Change::Applied(Arc::new(serde_json::from_value(service).unwrap()));
+    let key = ObjectKey::new("shop", "web");
+    interceptor.backends.service_changed(&key, &service);
+    interceptor.backends.want([target()]);
+    let client = interceptor.request().await;
+    let mut told = spec("a", app);
+    told.service = "web".to_owned();
+    told.named_ports = vec![NamedPort {
+        name: "web".to_owned(),
+        port: app.port().into(),
+    }];
+    let pods = vec![told];
+    session.order(Order::ProbeSpecs(ProbeSpecs { pods })).await;
+    assert_eq!(answer(client).await, "HTTP/1.1 200 OK");
+
+    let mut over = spec("a", app);
+    over.readiness = None;
+    let pods = vec![over];
+    session.order(Order::ProbeSpecs(ProbeSpecs { pods })).await;
+    session.order(hold_elsewhere(1)).await;
+    session.hold_answer().await;
+    let mut late = interceptor.request().await;
+    let answered = timeout(Duration::from_millis(100), late.read_u8()).await;
+    assert!(answered.is_err(), "it is over: nobody is left who could answer");
 }
 
 #[tokio::test]

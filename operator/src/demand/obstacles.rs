@@ -38,7 +38,7 @@ pub struct Obstacles {
     pub(super) hub: DemandHub,
     pub(super) sessions: Sessions,
     pub(super) pods: Arc<dyn ReadPods>,
-    /// The label selector of a route's pods.
+    /// What selects a route's pods.
     pub(super) selector: Selector,
     pub(super) leadership: Arc<dyn Leadership>,
 }
@@ -113,10 +113,10 @@ impl Obstacles {
 
     /// What keeps all pods of a route from starting.
     async fn obstacle(&self, route: RouteKey) -> (RouteKey, Option<&'static str>) {
-        let Some(selector) = (self.selector)(&route) else {
+        let Some(selection) = (self.selector)(&route) else {
             return (route, None);
         };
-        let found = match self.pods.pods(&route.namespace, &selector).await {
+        let found = match self.pods.pods(&route.namespace, &selection.labels).await {
             Ok(pods) => of_all(&pods),
             Err(error) => {
                 debug!(%route, %error, "the pods that requests wait for cannot be listed");

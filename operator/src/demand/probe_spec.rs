@@ -6,8 +6,8 @@
 
 use std::fmt;
 
-use dormouse_wire::demand::{self as wire, Header, HttpCheck, PodProbe, TcpCheck, probe};
-use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Pod, Probe};
+use dormouse_wire::demand::{self as wire, Header, HttpCheck, NamedPort, PodProbe, TcpCheck, probe};
+use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Pod, PodSpec, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::Deserialize;
 
@@ -38,14 +38,37 @@ pub struct Told {
     pub(super) probe: PodProbe,
     /// The container was started, or when it is makes no difference.
     pub(super) complete: bool,
+    stage: Stage,
+}
+
+/// How far a pod has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
     /// The kubelet has not found it ready, and may still do so.
-    is_starting: bool,
+    Starting,
+    Ready,
+    /// It has ended, or is about to.
+    Over,
 }
 
 impl Told {
+    /// Of a pod that is gone.
+    pub(super) fn gone(&self) -> Self {
+        Self {
+            probe: left_to_the_kubelet(self.probe.pod.clone().unwrap_or_default()),
+            complete: true,
+            stage: Stage::Over,
+        }
+    }
+
     /// Whether a probe of this pod could soon find out something.
     pub(super) fn is_worth_telling_ahead(&self) -> bool {
-        self.complete && self.is_starting && self.probe.readiness.is_some()
+        self.complete && self.stage == Stage::Starting && self.probe.readiness.is_some()
+    }
+
+    /// Whether nothing is to be expected of this pod any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.stage == Stage::Over
     }
 }
 
@@ -55,7 +78,7 @@ impl fmt::Debug for Told {
         f.debug_struct("Told")
             .field("pod", &self.probe.pod)
             .field("complete", &self.complete)
-            .field("is_starting", &self.is_starting)
+            .field("stage", &self.stage)
             .finish_non_exhaustive()
     }
 }
@@ -73,15 +96,12 @@ impl From<Pod> for Told {
 
 /// How `pod` may be probed; without a readiness probe where the kubelet decides.
 pub(super) fn of(name: wire::Pod, pod: &Pod) -> Told {
-    let Some((container, startup, readiness)) = from_outside(pod) else {
-        let probe = PodProbe {
-            pod: Some(name),
-            ..PodProbe::default()
-        };
+    let stage = stage(pod);
+    let Some((container, startup, readiness)) = from_outside(pod).filter(|_| stage != Stage::Over) else {
         return Told {
-            probe,
+            probe: left_to_the_kubelet(name),
             complete: true,
-            is_starting: is_starting(pod),
+            stage,
         };
     };
     let started = started_millis(pod, &container.name);
@@ -92,22 +112,57 @@ pub(super) fn of(name: wire::Pod, pod: &Pod) -> Told {
     let addresses = addresses(pod);
     Told {
         complete: (started > 0 || !delayed) && !addresses.is_empty(),
-        is_starting: is_starting(pod),
+        stage,
         probe: PodProbe {
             pod: Some(name),
             startup,
             readiness: Some(readiness),
             container_started_millis: started,
             addresses,
+            named_ports: pod.spec.as_ref().map(named_ports).unwrap_or_default(),
+            service: String::new(),
         },
     }
 }
 
-fn is_starting(pod: &Pod) -> bool {
-    let Some(status) = &pod.status else { return true };
-    let mut conditions = status.conditions.iter().flatten();
-    let is_ready = conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True");
-    !is_ready && !matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
+fn left_to_the_kubelet(name: wire::Pod) -> PodProbe {
+    PodProbe {
+        pod: Some(name),
+        ..PodProbe::default()
+    }
+}
+
+fn stage(pod: &Pod) -> Stage {
+    let status = pod.status.as_ref();
+    let phase = status.and_then(|status| status.phase.as_deref());
+    if pod.metadata.deletion_timestamp.is_some() || matches!(phase, Some("Succeeded" | "Failed")) {
+        return Stage::Over;
+    }
+    let mut conditions = status.into_iter().flat_map(|status| &status.conditions).flatten();
+    if conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True") {
+        Stage::Ready
+    } else {
+        Stage::Starting
+    }
+}
+
+/// Where a Service comes out that leads to a name: at a container's port, or at that of a sidecar that goes on beside them.
+fn named_ports(spec: &PodSpec) -> Vec<NamedPort> {
+    let sidecars = spec.init_containers.iter().flatten();
+    let sidecars = sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always"));
+    let ports = spec
+        .containers
+        .iter()
+        .chain(sidecars)
+        .flat_map(|container| &container.ports);
+    let named = ports.flatten().filter_map(|port| {
+        let is_tcp = matches!(port.protocol.as_deref(), None | Some("" | "TCP"));
+        Some(NamedPort {
+            name: port.name.clone().filter(|name| is_tcp && !name.is_empty())?,
+            port: port.container_port.try_into().ok()?,
+        })
+    });
+    named.collect()
 }
 
 /// The addresses that the kubelet says the pod has.
@@ -131,8 +186,7 @@ fn from_outside(pod: &Pod) -> Option<(&Container, Option<wire::Probe>, wire::Pro
         .readiness_gates
         .as_ref()
         .is_some_and(|gates| !gates.is_empty());
-    let ending = pod.metadata.deletion_timestamp.is_some();
-    if in_mesh || gated || ending || spec.host_network == Some(true) {
+    if in_mesh || gated || spec.host_network == Some(true) {
         return None;
     }
     // Those that are done before the others begin are never probed; sidecars among them are.
@@ -291,8 +345,33 @@ mod tests {
             let mut pod = starting.clone();
             pod["status"]["podIP"] = Value::Null;
             pod["status"][key] = value;
-            assert!(!told(pod).is_worth_telling_ahead(), "{key}");
+            let told = told(pod);
+            assert!(!told.is_worth_telling_ahead(), "{key}");
+            assert_eq!(told.is_over(), key == "phase");
         }
+        let told = told(starting);
+        assert!(!told.is_over());
+        let gone = told.gone();
+        assert_eq!((gone.is_over(), gone.probe.pod), (true, told.probe.pod));
+        assert_eq!(gone.probe.readiness, None);
+    }
+
+    #[test]
+    fn a_service_may_lead_to_the_named_ports_of_containers_and_lasting_sidecars() {
+        let mut pod = pod(&json!({"tcpSocket": {"port": 8080}}));
+        let ports = |name: &str, number: u16| json!([{"name": name, "containerPort": number}]);
+        pod["spec"]["containers"][0]["ports"] = json!([
+            {"name": "dns", "containerPort": 53, "protocol": "UDP"},
+            {"name": "metrics", "containerPort": 9090, "protocol": "TCP"},
+            {"containerPort": 9091},
+        ]);
+        pod["spec"]["initContainers"] = json!([
+            {"name": "beside", "restartPolicy": "Always", "ports": ports("side", 15000)},
+            {"name": "before", "ports": ports("early", 1)},
+        ]);
+        let named = told(pod).probe.named_ports;
+        let named: Vec<_> = named.iter().map(|port| (&*port.name, port.port)).collect();
+        assert_eq!(named, [("metrics", 9090), ("http", 8080), ("side", 15000)]);
     }
 
     #[test]

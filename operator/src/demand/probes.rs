@@ -57,14 +57,24 @@ pub trait ReadPods: Send + Sync {
         selector: &'a str,
     ) -> BoxFuture<'a, Result<Vec<Pod>, CallError>>;
 
-    /// Tells how each of the pods with these labels may be probed, now and whenever that may have changed. Never ends.
+    /// Tells how each of the pods with these labels may be probed, now and whenever that may have changed, and when one is
+    /// gone. Never ends.
     fn follow(&self, namespace: &str, selector: &str, tell: Tell) -> BoxFuture<'static, ()>;
 }
 
 /// Is told how a pod may be probed.
 pub type Tell = Box<dyn Fn(&Told) + Send + Sync>;
-/// The label selector of a route's pods, where it is known.
-pub type Selector = Arc<dyn Fn(&RouteKey) -> Option<String> + Send + Sync>;
+/// Says what selects the pods of a route, where that is known.
+pub type Selector = Arc<dyn Fn(&RouteKey) -> Option<Selection> + Send + Sync>;
+
+/// What selects pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Selection {
+    /// A Service of their namespace.
+    pub service: String,
+    /// Its selector, as the API takes it.
+    pub labels: String,
+}
 
 /// Asks the API server.
 pub struct ClusterPods {
@@ -109,10 +119,9 @@ impl ReadPods for ClusterPods {
     fn follow(&self, namespace: &str, selector: &str, tell: Tell) -> BoxFuture<'static, ()> {
         let scope = Namespaces::These(vec![namespace.to_owned()]);
         let watch = Watch::<Pod, Told>::reduced(&self.watches, &scope).labels(selector);
-        let watch = watch.on_change(move |_, change| {
-            if let Change::Applied(told) = change {
-                tell(told);
-            }
+        let watch = watch.on_change(move |_, change| match change {
+            Change::Applied(told) => tell(told),
+            Change::Deleted(told) => tell(&told.gone()),
         });
         let (_, follow) = watch.start();
         follow.boxed()
@@ -138,11 +147,20 @@ impl PodBooth {
         }
     }
 
-    /// Tells of the pods of a route until it is dropped. `None` where nobody knows which these are, or too many are followed.
-    pub(super) fn follow(&self, route: &RouteKey, tell: Tell) -> Option<BoxFuture<'static, ()>> {
+    /// What selects the pods of a route, where that is known.
+    pub(super) fn selection(&self, route: &RouteKey) -> Option<Selection> {
+        (self.selector)(route)
+    }
+
+    /// Tells of the pods of a route, which have these labels, until it is dropped. `None` where too many are followed.
+    pub(super) fn follow(
+        &self,
+        route: &RouteKey,
+        labels: &str,
+        tell: Tell,
+    ) -> Option<BoxFuture<'static, ()>> {
         let permit = Arc::clone(&self.follows).try_acquire_owned().ok()?;
-        let selector = (self.selector)(route)?;
-        let follow = self.pods.follow(&route.namespace, &selector, tell);
+        let follow = self.pods.follow(&route.namespace, labels, tell);
         Some(follow.map(move |()| drop(permit)).boxed())
     }
 

@@ -1,12 +1,12 @@
-//! Goes ahead of the pods that a wake brings forth: how one may be probed is told as soon as its address is known, and so
-//! before its EndpointSlice has the interceptor ask for it.
+//! Goes ahead of the pods that a wake brings forth: what Service one is of and how it may be probed is told as soon as its
+//! address is known, and so before an EndpointSlice names it.
 //!
 //! ```text
 //! Report: a route waits, nothing of it is under way ──> watch of its pods ──> address known ──> ProbeSpecs
 //! ```
 //!
-//! Between an EndpointSlice and the first probe stands nothing then. It is a matter of milliseconds and no more: whatever is
-//! not told ahead is told when it is asked for.
+//! An interceptor probes it from then on, and does not wait for the slice: milliseconds where all is well, seconds where the
+//! controller that writes slices has much to do. Whatever is not told ahead is told when it is asked for.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,7 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::messages;
 use super::probe_spec::Told;
-use super::probes::PodBooth;
+use super::probes::{PodBooth, Selection};
 use super::sessions::Outbox;
 
 /// Routes whose pods are followed for one interceptor.
@@ -114,12 +114,18 @@ impl Scout {
     fn follow(route: &RouteKey, booth: &PodBooth, outbox: Outbox) -> Option<Self> {
         let told = Arc::default();
         let known = Arc::clone(&told);
+        let Selection { service, labels } = booth.selection(route)?;
         let tell = move |pod: &Told| {
+            let mut known = lock(&known);
             if pod.is_worth_telling_ahead() {
-                tell(&mut lock(&known), &pod.probe, &outbox);
+                let mut probe = pod.probe.clone();
+                probe.service.clone_from(&service);
+                tell(&mut known, probe, &outbox);
+            } else if pod.is_over() {
+                take_back(&mut known, &pod.gone().probe, &outbox);
             }
         };
-        let follow = booth.follow(route, Box::new(tell))?;
+        let follow = booth.follow(route, &labels, Box::new(tell))?;
         let watch = async move {
             sleep(AFTER).await;
             follow.await;
@@ -135,19 +141,23 @@ impl Scout {
     }
 }
 
-fn tell(told: &mut HashMap<wire::Pod, Ahead>, probe: &wire::PodProbe, outbox: &Outbox) {
+fn tell(told: &mut HashMap<wire::Pod, Ahead>, probe: wire::PodProbe, outbox: &Outbox) {
     let pod = probe.pod.clone().unwrap_or_default();
     let before = told.get(&pod);
-    if before.is_some_and(|before| before.probe == *probe) || (before.is_none() && told.len() >= MOST_PODS) {
+    if before.is_some_and(|before| before.probe == probe) || (before.is_none() && told.len() >= MOST_PODS) {
         return;
     }
     // One that takes nothing in asks for it later.
-    if outbox.try_send(Ok(messages::probe_spec(probe))).is_ok() {
-        let ahead = Ahead {
-            probe: probe.clone(),
-            at: Some(Instant::now()),
-        };
-        told.insert(pod, ahead);
+    if outbox.try_send(Ok(messages::probe_spec(&probe))).is_ok() {
+        let at = Some(Instant::now());
+        told.insert(pod, Ahead { probe, at });
+    }
+}
+
+/// A pod that was told is over. One that takes nothing in forgets it by itself.
+fn take_back(told: &mut HashMap<wire::Pod, Ahead>, bare: &wire::PodProbe, outbox: &Outbox) {
+    if bare.pod.as_ref().and_then(|pod| told.remove(pod)).is_some() {
+        drop(outbox.try_send(Ok(messages::probe_spec(bare))));
     }
 }
 

@@ -52,7 +52,7 @@ impl DemandParts {
             .collect()
     }
 
-    /// What keeps pods from starting that requests wait for, as interceptors are told; `selector` gives the label selector of
+    /// What keeps pods from starting that requests wait for, as interceptors are told; `selector` says what selects
     /// a route's pods.
     #[must_use]
     pub fn obstacles(
@@ -70,8 +70,8 @@ impl DemandParts {
         }
     }
 
-    /// Listens to interceptors, and follows which of them exist, until the process stops; `selector` gives the label selector
-    /// of a route's pods.
+    /// Listens to interceptors, and follows which of them exist, until the process stops; `selector` says what selects
+    /// a route's pods.
     #[expect(clippy::too_many_arguments, reason = "each is another part of the process")]
     pub fn start(
         &self,

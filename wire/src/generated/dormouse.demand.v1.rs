@@ -285,6 +285,25 @@ pub struct PodProbe {
     /// The pod's own addresses: whoever else is listed under its name is not probed.
     #[prost(string, repeated, tag = "5")]
     pub addresses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The Service of its namespace that selects it, where it is told before it is wanted: requests that wait there need not wait
+    /// for an EndpointSlice that names it. It counts until one does, for a minute at most, and until the pod is told anew without
+    /// readiness.
+    #[prost(string, tag = "6")]
+    pub service: ::prost::alloc::string::String,
+    /// The ports of its containers that have a name, for Services that lead to a name. TCP only.
+    #[prost(message, repeated, tag = "7")]
+    pub named_ports: ::prost::alloc::vec::Vec<NamedPort>,
+}
+/// A port of a container.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NamedPort {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Its number.
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
 }
 /// One probe of a container, with its defaults filled in.
 #[allow(clippy::all)]

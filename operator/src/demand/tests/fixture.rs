@@ -36,13 +36,21 @@ use tokio_rustls::TlsConnector;
 use tonic::body::Body;
 use tonic::{Request, Status, Streaming};
 
-use super::super::{DemandService, ReadPods, ReviewFailed, Reviewer, Sessions, Tell, Told, serve};
+use super::super::{DemandService, ReadPods, ReviewFailed, Reviewer, Selection, Sessions, Tell, Told, serve};
 
 const HOST: &str = "keda-operator.keda.svc";
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) fn web() -> RouteKey {
     RouteKey::new("shop", "web")
+}
+
+/// The pods of a route with the label `app=web`, as a Service named as the route selects them.
+pub(super) fn selection(route: &RouteKey) -> Selection {
+    Selection {
+        service: route.name.to_string(),
+        labels: "app=web".to_owned(),
+    }
 }
 
 pub(super) fn hello() -> Said {
@@ -178,7 +186,7 @@ impl Operator {
             },
         );
         let pods = Arc::new(Pods::default());
-        let selector = Arc::new(|route: &RouteKey| (*route == web()).then(|| "app=web".to_owned()));
+        let selector = Arc::new(|route: &RouteKey| (*route == web()).then(|| selection(route)));
         let service = DemandService::new(
             hub.clone(),
             sessions.clone(),

@@ -15,7 +15,7 @@ use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
-use super::fixture::{Pods, web};
+use super::fixture::{Pods, selection, web};
 use crate::demand::obstacles::Obstacles;
 use crate::demand::sessions::{Opened, Sessions};
 use crate::leadership::tests::Leads;
@@ -56,7 +56,7 @@ impl Stage {
             hub: hub.clone(),
             sessions,
             pods: Arc::new(pods),
-            selector: Arc::new(|route: &RouteKey| Some(format!("app={}", route.name))),
+            selector: Arc::new(|route: &RouteKey| Some(selection(route))),
             leadership: Arc::new(Leads::always(leads)),
         };
         Self {

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::advance;
 use tonic::Status;
 
-use super::fixture::{Pods, web};
+use super::fixture::{Pods, selection, web};
 use crate::demand::probes::PodBooth;
 use crate::demand::scouts::{AFTER, LINGER, LONGEST, Scouts};
 
@@ -26,7 +26,7 @@ struct Stage {
 impl Stage {
     fn new() -> Self {
         let pods = Arc::new(Pods::default());
-        let selector = Arc::new(|_: &RouteKey| Some("app=web".to_owned()));
+        let selector = Arc::new(|route: &RouteKey| Some(selection(route)));
         let (outbox, said) = mpsc::channel(16);
         Self {
             booth: PodBooth::new(pods.clone(), selector),
@@ -90,13 +90,36 @@ async fn a_pod_is_told_of_once_it_has_an_address_and_again_when_something_change
     stage.set(pod("web-1", Some("10.0.0.7"), false)).await;
     let told = stage.told().unwrap();
     assert_eq!(
-        (told.pod.unwrap().name, told.addresses),
-        ("web-1".to_owned(), vec!["10.0.0.7".to_owned()])
+        (told.pod.unwrap().name, told.addresses, told.service),
+        ("web-1".to_owned(), vec!["10.0.0.7".to_owned()], "web".to_owned())
     );
     stage.set(pod("web-1", Some("10.0.0.7"), false)).await;
     assert_eq!(stage.told(), None, "nothing new");
     stage.set(pod("web-1", Some("10.0.0.8"), false)).await;
     assert_eq!(stage.told().unwrap().addresses, ["10.0.0.8"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_was_told_of_is_taken_back_when_it_is_over() {
+    let mut stage = Stage::new();
+    stage.waiting(&[web()], AFTER).await;
+    let over = |name: &str| {
+        let mut pod = pod(name, Some("10.0.0.7"), false);
+        pod["metadata"]["deletionTimestamp"] = json!("2026-11-21T00:00:00Z");
+        pod
+    };
+    stage.set(over("old")).await;
+    assert_eq!(stage.told(), None, "nobody was told that it began");
+    stage.set(pod("web-1", Some("10.0.0.7"), false)).await;
+    assert!(stage.told().unwrap().readiness.is_some());
+    stage.set(over("web-1")).await;
+    let told = stage.told().unwrap();
+    assert_eq!(
+        (told.pod.unwrap().name, told.readiness, &*told.service),
+        ("web-1".to_owned(), None, "")
+    );
+    stage.set(over("web-1")).await;
+    assert_eq!(stage.told(), None, "once");
 }
 
 #[tokio::test(start_paused = true)]

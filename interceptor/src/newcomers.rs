@@ -1,0 +1,260 @@
+//! Pods that a Service selects and no EndpointSlice names yet, as operators tell them.
+//!
+//! ```text
+//! come ──> an endpoint of its Service that may be probed ──> a slice names it | it is over | a minute: forgotten
+//! ```
+//!
+//! What slices say always counts for more: a pod that one of them names is no newcomer.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dormouse_core::endpoints::{Conditions, Endpoint, PodKey};
+use dormouse_kubernetes::ObjectKey;
+use tokio::time::Instant;
+
+use crate::slim::{EndpointSlice, Service, ServicePort, TargetPort};
+
+/// Newcomers of all Services. What is more has to wait for its slice.
+const MOST: usize = 1000;
+/// How long a slice may take to name one; it does not stand in for slices that never come.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// A pod that no slice names yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Newcomer {
+    /// Which it is; its Service is of the same namespace.
+    pub(crate) pod: PodKey,
+    /// Its own addresses.
+    pub(crate) addresses: Box<[IpAddr]>,
+    /// The ports of its containers that have a name.
+    pub(crate) named_ports: Box<[(Box<str>, u16)]>,
+}
+
+impl Newcomer {
+    /// What a slice would say of it, as long as the pod is not ready; `None` if it has no such port, or no address of the
+    /// Service's family.
+    pub(crate) fn endpoint(&self, service: &Service, port: &ServicePort) -> Option<Endpoint> {
+        let number = match &port.target {
+            TargetPort::Number(number) => *number,
+            TargetPort::Name(name) => {
+                let mut named = self.named_ports.iter();
+                named.find(|(own, _)| **own == **name)?.1
+            }
+        };
+        let is_of_family = |address: &&IpAddr| {
+            let family = service.address;
+            family.is_none_or(|family| family.is_ipv4() == address.is_ipv4())
+        };
+        let address = self.addresses.iter().find(is_of_family)?;
+        let not_ready = Conditions {
+            ready: Some(false),
+            ..Conditions::default()
+        };
+        let address = SocketAddr::new(*address, number);
+        Some(Endpoint::new(address, Some(self.pod.clone()), not_ready))
+    }
+}
+
+/// The newcomers of all Services.
+#[derive(Default)]
+pub(crate) struct Newcomers {
+    of: HashMap<ObjectKey, Vec<(Newcomer, Instant)>>,
+}
+
+impl Newcomers {
+    /// Those of one Service.
+    pub(crate) fn of(&self, service: &ObjectKey) -> impl Iterator<Item = &Newcomer> {
+        self.of
+            .get(service)
+            .into_iter()
+            .flatten()
+            .map(|(newcomer, _)| newcomer)
+    }
+
+    /// Takes in one more of a Service, or anew. Says whether that makes a difference.
+    pub(crate) fn come(&mut self, service: &ObjectKey, newcomer: Newcomer) -> bool {
+        let has_room = self.of.values().map(Vec::len).sum::<usize>() < MOST;
+        let mut known = self.of.get_mut(service).into_iter().flatten();
+        if let Some((known, _)) = known.find(|(known, _)| known.pod == newcomer.pod) {
+            let differs = *known != newcomer;
+            *known = newcomer;
+            return differs;
+        }
+        if has_room {
+            let entry = (newcomer, Instant::now());
+            self.of.entry(service.clone()).or_default().push(entry);
+        }
+        has_room
+    }
+
+    /// Forgets those of a Service that one of its slices names.
+    pub(crate) fn listed(&mut self, service: &ObjectKey, slices: &[Arc<EndpointSlice>]) {
+        let Some(of) = self.of.get_mut(service) else {
+            return;
+        };
+        of.retain(|(newcomer, _)| !is_named(&newcomer.pod, slices));
+        if of.is_empty() {
+            self.of.remove(service);
+        }
+    }
+
+    /// Forgets a pod that is over. Gives the Services that it was of.
+    pub(crate) fn go(&mut self, pod: &PodKey) -> Vec<ObjectKey> {
+        self.forget(|newcomer, _| newcomer.pod == *pod)
+    }
+
+    /// Forgets those that no slice came to name. Gives the Services that they were of.
+    pub(crate) fn give_up(&mut self) -> Vec<ObjectKey> {
+        self.forget(|_, came| came.elapsed() >= LONGEST)
+    }
+
+    fn forget(&mut self, which: impl Fn(&Newcomer, &Instant) -> bool) -> Vec<ObjectKey> {
+        let mut changed = Vec::new();
+        self.of.retain(|service, of| {
+            let before = of.len();
+            of.retain(|(newcomer, came)| !which(newcomer, came));
+            if of.len() < before {
+                changed.push(service.clone());
+            }
+            !of.is_empty()
+        });
+        changed
+    }
+}
+
+/// Whether one of these slices names the pod, whatever it says of it.
+pub(crate) fn is_named(pod: &PodKey, slices: &[Arc<EndpointSlice>]) -> bool {
+    let mut endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
+    endpoints.any(|endpoint| endpoint.pod.as_ref() == Some(pod))
+}
+
+#[cfg(test)]
+mod tests {
+    use dormouse_core::endpoints::{EndpointSet, Standing};
+    use serde_json::{Value, json};
+    use tokio::time::advance;
+
+    use super::*;
+
+    fn pod(uid: &str) -> PodKey {
+        PodKey {
+            namespace: "shop".into(),
+            name: "web-1".into(),
+            uid: uid.into(),
+        }
+    }
+
+    fn newcomer(uid: &str) -> Newcomer {
+        Newcomer {
+            pod: pod(uid),
+            addresses: ["fd00::7", "10.0.0.7"]
+                .map(|address| address.parse().unwrap())
+                .into(),
+            named_ports: [("http".into(), 8080)].into(),
+        }
+    }
+
+    fn web() -> ObjectKey {
+        ObjectKey::new("shop", "web")
+    }
+
+    fn count(newcomers: &Newcomers) -> usize {
+        newcomers.of(&web()).count()
+    }
+
+    #[test]
+    fn it_is_where_the_services_port_comes_out_in_the_services_family() {
+        let endpoint = |cluster_ip: &str, port: Value| {
+            let spec = json!({"clusterIP": cluster_ip, "ports": [port]});
+            let service: Service = serde_json::from_value(json!({"spec": spec})).unwrap();
+            newcomer("1").endpoint(&service, &service.ports[0])
+        };
+        for (cluster_ip, port, address) in [
+            (
+                "10.96.0.7",
+                json!({"port": 80, "targetPort": "http"}),
+                Some("10.0.0.7:8080"),
+            ),
+            (
+                "10.96.0.7",
+                json!({"port": 80, "targetPort": 9000}),
+                Some("10.0.0.7:9000"),
+            ),
+            ("10.96.0.7", json!({"port": 80}), Some("10.0.0.7:80")),
+            ("fd00::1", json!({"port": 80}), Some("[fd00::7]:80")),
+            ("None", json!({"port": 80}), Some("[fd00::7]:80")),
+            ("10.96.0.7", json!({"port": 80, "targetPort": "other"}), None),
+        ] {
+            let endpoint = endpoint(cluster_ip, port.clone());
+            let found = endpoint.as_ref().map(|endpoint| endpoint.address.to_string());
+            assert_eq!(found.as_deref(), address, "{cluster_ip} {port}");
+            for publishes_not_ready in [false, true] {
+                let set = EndpointSet::new(endpoint.clone(), publishes_not_ready);
+                assert!(set.iter().all(|(_, standing)| standing == Standing::Starting));
+            }
+        }
+        let only_ipv6 = Newcomer {
+            addresses: ["fd00::7".parse().unwrap()].into(),
+            ..newcomer("1")
+        };
+        let service: Service =
+            serde_json::from_value(json!({"spec": {"clusterIP": "10.96.0.7", "ports": [{"port": 80}]}}))
+                .unwrap();
+        assert_eq!(only_ipv6.endpoint(&service, &service.ports[0]), None);
+    }
+
+    #[test]
+    fn one_that_a_slice_names_is_none_whatever_the_slice_says_of_it() {
+        let mut newcomers = Newcomers::default();
+        assert!(newcomers.come(&web(), newcomer("1")) && newcomers.come(&web(), newcomer("2")));
+        let slice: EndpointSlice = serde_json::from_value(json!({"endpoints": [{
+            "addresses": ["10.0.0.7"], "conditions": {"ready": false, "terminating": true},
+            "targetRef": {"kind": "Pod", "namespace": "shop", "name": "web-1", "uid": "2"},
+        }]}))
+        .unwrap();
+        let slices = [Arc::new(slice)];
+        newcomers.listed(&ObjectKey::new("shop", "other"), &slices);
+        assert_eq!(count(&newcomers), 2);
+        newcomers.listed(&web(), &slices);
+        let left: Vec<_> = newcomers.of(&web()).map(|newcomer| &*newcomer.pod.uid).collect();
+        assert_eq!(left, ["1"]);
+        assert!(is_named(&pod("2"), &slices) && !is_named(&pod("1"), &slices));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_over_goes_and_one_that_no_slice_names_does_so_after_a_minute() {
+        let mut newcomers = Newcomers::default();
+        assert!(newcomers.come(&web(), newcomer("1")));
+        assert!(!newcomers.come(&web(), newcomer("1")), "known");
+        let moved = Newcomer {
+            addresses: ["10.0.0.8".parse().unwrap()].into(),
+            ..newcomer("1")
+        };
+        assert!(newcomers.come(&web(), moved));
+        assert_eq!(count(&newcomers), 1, "the same pod");
+        assert_eq!(newcomers.go(&pod("2")), []);
+        assert_eq!(newcomers.go(&pod("1")), [web()]);
+        newcomers.come(&web(), newcomer("1"));
+        advance(LONGEST / 2).await;
+        newcomers.come(&web(), newcomer("2"));
+        assert_eq!(newcomers.give_up(), []);
+        advance(LONGEST / 2).await;
+        assert_eq!(newcomers.give_up(), [web()]);
+        assert_eq!(count(&newcomers), 1, "the other came later");
+    }
+
+    #[test]
+    fn they_are_bounded_all_together() {
+        let mut newcomers = Newcomers::default();
+        for number in 0..MOST {
+            let service = ObjectKey::new("shop", number.to_string());
+            assert!(newcomers.come(&service, newcomer("1")));
+        }
+        assert!(!newcomers.come(&web(), newcomer("1")));
+        newcomers.go(&pod("1"));
+        assert!(newcomers.come(&web(), newcomer("1")));
+    }
+}
