@@ -350,6 +350,7 @@ mod tests {
             },
             addresses: [address.parse().unwrap()].into(),
             named_ports: [].into(),
+            is_ready: false,
         }
     }
 

@@ -1,7 +1,7 @@
 //! Pods that a Service selects and no EndpointSlice names yet, as operators tell them.
 //!
 //! ```text
-//! come ──> an endpoint of its Service that may be probed ──> a slice names it | it is over | a minute: forgotten
+//! come ──> an endpoint of its Service, ready or to be probed ──> a slice names it | it is over | a minute: forgotten
 //! ```
 //!
 //! What slices say always counts for more: a pod that one of them names is no newcomer.
@@ -31,11 +31,12 @@ pub(crate) struct Newcomer {
     pub(crate) addresses: Box<[IpAddr]>,
     /// The ports of its containers that have a name.
     pub(crate) named_ports: Box<[(Box<str>, u16)]>,
+    /// The kubelet has found it ready.
+    pub(crate) is_ready: bool,
 }
 
 impl Newcomer {
-    /// What a slice would say of it, as long as the pod is not ready; `None` if it has no such port, or no address of the
-    /// Service's family.
+    /// What a slice would say of it; `None` if it has no such port, or no address of the Service's family.
     pub(crate) fn endpoint(&self, service: &Service, port: &ServicePort) -> Option<Endpoint> {
         let number = match &port.target {
             TargetPort::Number(number) => *number,
@@ -49,12 +50,12 @@ impl Newcomer {
             family.is_none_or(|family| family.is_ipv4() == address.is_ipv4())
         };
         let address = self.addresses.iter().find(is_of_family)?;
-        let not_ready = Conditions {
-            ready: Some(false),
+        let conditions = Conditions {
+            ready: Some(self.is_ready),
             ..Conditions::default()
         };
         let address = SocketAddr::new(*address, number);
-        Some(Endpoint::new(address, Some(self.pod.clone()), not_ready))
+        Some(Endpoint::new(address, Some(self.pod.clone()), conditions))
     }
 }
 
@@ -154,6 +155,7 @@ mod tests {
                 .map(|address| address.parse().unwrap())
                 .into(),
             named_ports: [("http".into(), 8080)].into(),
+            is_ready: false,
         }
     }
 
@@ -167,10 +169,14 @@ mod tests {
 
     #[test]
     fn it_is_where_the_services_port_comes_out_in_the_services_family() {
-        let endpoint = |cluster_ip: &str, port: Value| {
+        let endpoint = |is_ready: bool, cluster_ip: &str, port: &Value| {
             let spec = json!({"clusterIP": cluster_ip, "ports": [port]});
             let service: Service = serde_json::from_value(json!({"spec": spec})).unwrap();
-            newcomer("1").endpoint(&service, &service.ports[0])
+            let newcomer = Newcomer {
+                is_ready,
+                ..newcomer("1")
+            };
+            newcomer.endpoint(&service, &service.ports[0])
         };
         for (cluster_ip, port, address) in [
             (
@@ -188,12 +194,14 @@ mod tests {
             ("None", json!({"port": 80}), Some("[fd00::7]:80")),
             ("10.96.0.7", json!({"port": 80, "targetPort": "other"}), None),
         ] {
-            let endpoint = endpoint(cluster_ip, port.clone());
-            let found = endpoint.as_ref().map(|endpoint| endpoint.address.to_string());
-            assert_eq!(found.as_deref(), address, "{cluster_ip} {port}");
-            for publishes_not_ready in [false, true] {
-                let set = EndpointSet::new(endpoint.clone(), publishes_not_ready);
-                assert!(set.iter().all(|(_, standing)| standing == Standing::Starting));
+            for (is_ready, expected) in [(false, Standing::Starting), (true, Standing::Ready)] {
+                let endpoint = endpoint(is_ready, cluster_ip, &port);
+                let found = endpoint.as_ref().map(|endpoint| endpoint.address.to_string());
+                assert_eq!(found.as_deref(), address, "{cluster_ip} {port}");
+                for publishes_not_ready in [false, true] {
+                    let set = EndpointSet::new(endpoint.clone(), publishes_not_ready);
+                    assert!(set.iter().all(|(_, standing)| standing == expected));
+                }
             }
         }
         let only_ipv6 = Newcomer {

@@ -42,7 +42,8 @@ pub(crate) use connect::Access;
 /// What all sessions of the process have in common.
 struct Shared {
     proxy: Arc<Proxy>,
-    backends: Backends,
+    /// Where pods go that no slice names yet.
+    newcomers: Option<Backends>,
     access: Access,
     /// Milliseconds since 1970 at the start: higher than those of processes that ran here before.
     session: u64,
@@ -71,15 +72,16 @@ pub(crate) struct Reporter {
 }
 
 impl Reporter {
-    /// A reporter of what `proxy` has to do; `backends` are told of pods that no slice names yet.
-    pub(crate) fn new(proxy: Arc<Proxy>, backends: Backends, access: Access) -> Self {
+    /// A reporter of what `proxy` has to do. `newcomers` are told of pods that no slice names yet; `None` where requests go
+    /// through Services, and not to pods.
+    pub(crate) fn new(proxy: Arc<Proxy>, newcomers: Option<Backends>, access: Access) -> Self {
         let lacking = Arc::new(Notify::new());
         let ahead = Arc::<Ahead>::default();
         let (publisher, bulletins, pods) = Publisher::new(proxy.clone(), ahead.clone(), lacking.clone());
         let since_1970 = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
         let shared = Shared {
             proxy,
-            backends,
+            newcomers,
             access,
             session: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
             bulletins,

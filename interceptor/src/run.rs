@@ -95,7 +95,8 @@ pub async fn run(args: InterceptorArgs) -> anyhow::Result<()> {
 
     let serving = readiness.check("serving");
     let backends = backends(&proxy, args.direct_pod_routing);
-    let reporter = Reporter::new(proxy.clone(), backends.clone(), args.access());
+    let newcomers = args.direct_pod_routing.then(|| backends.clone());
+    let reporter = Reporter::new(proxy.clone(), newcomers, args.access());
     // After the requests: the last report is that nothing is held any more.
     let end = supervisor.last_token();
     supervisor.spawn_last("reports", reporter.run(args.operators.clone(), end));

@@ -37,8 +37,16 @@ struct Sleeper {
 impl Sleeper {
     async fn new(subject: &str, change: impl FnOnce(HttpEcho) -> HttpEcho) -> Result<Self> {
         let cluster = Cluster::connect().await?;
-        let installation = installation(&cluster).await?;
         let namespace = Namespace::create(&cluster, subject).await?;
+        Self::within(cluster, namespace, change).await
+    }
+
+    async fn within(
+        cluster: Cluster,
+        namespace: Namespace,
+        change: impl FnOnce(HttpEcho) -> HttpEcho,
+    ) -> Result<Self> {
+        let installation = installation(&cluster).await?;
         let echo = change(HttpEcho::new(format!("{}.example.org", namespace.name())));
         echo.asleep(&cluster, &namespace).await?;
         let visitor = Visitor::of(&cluster, &installation, echo.host()).await?;

@@ -52,11 +52,11 @@ impl Ahead {
     }
 }
 
-/// Has the data plane probe these pods while requests wait for them: those that a slice names, and those of which a Service
-/// is told.
+/// Has the data plane probe these pods while requests wait for them. `newcomers` are those of which a Service is told: no slice
+/// may name them yet.
 pub(super) fn learn(
     proxy: &Proxy,
-    backends: &Backends,
+    newcomers: Option<&Backends>,
     wanted: &watch::Receiver<BTreeSet<PodKey>>,
     ahead: &Ahead,
     specs: &ProbeSpecs,
@@ -72,15 +72,15 @@ pub(super) fn learn(
             uid: pod.uid.into(),
         };
         let spec = spec(told, since_1970);
-        let may_be_probed = spec.is_some();
-        if wanted.contains(&pod) || (may_be_probed && ahead.note(&pod)) {
+        if wanted.contains(&pod) || (spec.is_some() && ahead.note(&pod)) {
             proxy.set_probe(&pod, spec);
         }
-        if !may_be_probed {
-            backends.go(&pod);
+        let Some(newcomers) = newcomers else { continue };
+        if told.addresses.is_empty() {
+            newcomers.go(&pod);
         } else if !told.service.is_empty() {
             let service = ObjectKey::new(Arc::clone(&pod.namespace), told.service.as_str());
-            backends.come(&service, newcomer(pod, told));
+            newcomers.come(&service, newcomer(pod, told));
         }
     }
 }
@@ -93,6 +93,7 @@ fn newcomer(pod: PodKey, told: &PodProbe) -> Newcomer {
         named_ports: ports
             .filter_map(|named| Some((named.name.as_str().into(), port(named.port)?)))
             .collect(),
+        is_ready: told.ready,
     }
 }
 

@@ -236,7 +236,7 @@ async fn listen(
             Some(Order::ProbeSpecs(specs)) => {
                 probes::learn(
                     &shared.proxy,
-                    &shared.backends,
+                    shared.newcomers.as_ref(),
                     &shared.pods,
                     &shared.ahead,
                     &specs,
@@ -260,7 +260,6 @@ mod tests {
     use tokio::sync::{Notify, watch};
 
     use super::*;
-    use crate::backends::Backends;
     use crate::reporter::Access;
 
     fn bulletin(sequence: u64, whole: bool) -> Bulletin {
@@ -283,7 +282,7 @@ mod tests {
         let (_wanted, pods) = watch::channel(BTreeSet::new());
         let shared = Shared {
             proxy: Arc::new(Proxy::start(config).unwrap()),
-            backends: Backends::new(Box::new(|_, _| {})),
+            newcomers: None,
             access: Access {
                 name: "operators".to_owned(),
                 ca_file: None,

@@ -103,7 +103,7 @@ impl Interceptor {
         let proxy = Arc::new(Proxy::start(config).unwrap());
         proxy.set_routes(vec![candidate(Timeouts::default())], BuildOptions::default());
         let backends = backends(&proxy, true);
-        let reporter = Reporter::new(proxy.clone(), backends.clone(), access);
+        let reporter = Reporter::new(proxy.clone(), Some(backends.clone()), access);
         let end = CancellationToken::new();
         let running = tokio::spawn(run(reporter, end.clone()));
         let interceptor = Self {
@@ -476,7 +476,7 @@ async fn a_pod_that_was_told_with_its_service_needs_no_slice() {
     assert_eq!(answer(client).await, "HTTP/1.1 200 OK");
 
     let mut over = spec("a", app);
-    over.readiness = None;
+    over.addresses.clear();
     let pods = vec![over];
     session.order(Order::ProbeSpecs(ProbeSpecs { pods })).await;
     session.order(hold_elsewhere(1)).await;

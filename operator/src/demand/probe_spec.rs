@@ -54,16 +54,17 @@ enum Stage {
 impl Told {
     /// Of a pod that is gone.
     pub(super) fn gone(&self) -> Self {
-        Self {
-            probe: left_to_the_kubelet(self.probe.pod.clone().unwrap_or_default()),
-            complete: true,
-            stage: Stage::Over,
-        }
+        over(self.probe.pod.clone().unwrap_or_default())
     }
 
-    /// Whether a probe of this pod could soon find out something.
+    /// Whether requests may be sent to this pod, or a probe could soon find out that they may.
     pub(super) fn is_worth_telling_ahead(&self) -> bool {
-        self.complete && self.stage == Stage::Starting && self.probe.readiness.is_some()
+        let may_be_used = match self.stage {
+            Stage::Starting => self.probe.readiness.is_some(),
+            Stage::Ready => true,
+            Stage::Over => false,
+        };
+        may_be_used && self.complete && !self.probe.addresses.is_empty()
     }
 
     /// Whether nothing is to be expected of this pod any more.
@@ -97,9 +98,20 @@ impl From<Pod> for Told {
 /// How `pod` may be probed; without a readiness probe where the kubelet decides.
 pub(super) fn of(name: wire::Pod, pod: &Pod) -> Told {
     let stage = stage(pod);
-    let Some((container, startup, readiness)) = from_outside(pod).filter(|_| stage != Stage::Over) else {
+    if stage == Stage::Over {
+        return over(name);
+    }
+    let addresses = addresses(pod);
+    let probe = PodProbe {
+        pod: Some(name),
+        named_ports: pod.spec.as_ref().map(named_ports).unwrap_or_default(),
+        ready: stage == Stage::Ready,
+        addresses,
+        ..PodProbe::default()
+    };
+    let Some((container, startup, readiness)) = from_outside(pod) else {
         return Told {
-            probe: left_to_the_kubelet(name),
+            probe,
             complete: true,
             stage,
         };
@@ -109,26 +121,26 @@ pub(super) fn of(name: wire::Pod, pod: &Pod) -> Told {
         .into_iter()
         .flatten()
         .any(|probe| probe.initial_delay_millis > 0);
-    let addresses = addresses(pod);
     Told {
-        complete: (started > 0 || !delayed) && !addresses.is_empty(),
+        complete: (started > 0 || !delayed) && !probe.addresses.is_empty(),
         stage,
         probe: PodProbe {
-            pod: Some(name),
             startup,
             readiness: Some(readiness),
             container_started_millis: started,
-            addresses,
-            named_ports: pod.spec.as_ref().map(named_ports).unwrap_or_default(),
-            service: String::new(),
+            ..probe
         },
     }
 }
 
-fn left_to_the_kubelet(name: wire::Pod) -> PodProbe {
-    PodProbe {
-        pod: Some(name),
-        ..PodProbe::default()
+fn over(name: wire::Pod) -> Told {
+    Told {
+        probe: PodProbe {
+            pod: Some(name),
+            ..PodProbe::default()
+        },
+        complete: true,
+        stage: Stage::Over,
     }
 }
 
@@ -329,21 +341,21 @@ mod tests {
     }
 
     #[test]
-    fn ahead_are_told_those_that_start_and_may_be_probed() {
-        let tcp = json!({"tcpSocket": {"port": 8080}});
-        let starting = pod(&tcp);
+    fn ahead_are_told_those_that_start_and_may_be_probed_and_those_that_are_ready() {
+        let ready = json!([{"type": "Ready", "status": "True"}]);
+        let starting = pod(&json!({"tcpSocket": {"port": 8080}}));
         assert!(told(starting.clone()).is_worth_telling_ahead());
-        assert!(
-            !told(pod(&json!(null))).is_worth_telling_ahead(),
-            "the kubelet decides"
-        );
-        for (key, value) in [
-            ("podIPs", Value::Null),
-            ("phase", json!("Failed")),
-            ("conditions", json!([{"type": "Ready", "status": "True"}])),
-        ] {
+        let left_to_the_kubelet = pod(&json!(null));
+        assert!(!told(left_to_the_kubelet.clone()).is_worth_telling_ahead());
+        for mut pod in [left_to_the_kubelet, starting.clone()] {
+            pod["status"]["conditions"] = ready.clone();
+            let told = told(pod);
+            assert!(told.is_worth_telling_ahead() && told.probe.ready);
+        }
+        for (key, value) in [("podIPs", Value::Null), ("phase", json!("Failed"))] {
             let mut pod = starting.clone();
             pod["status"]["podIP"] = Value::Null;
+            pod["status"]["conditions"] = ready.clone();
             pod["status"][key] = value;
             let told = told(pod);
             assert!(!told.is_worth_telling_ahead(), "{key}");
@@ -353,7 +365,7 @@ mod tests {
         assert!(!told.is_over());
         let gone = told.gone();
         assert_eq!((gone.is_over(), gone.probe.pod), (true, told.probe.pod));
-        assert_eq!(gone.probe.readiness, None);
+        assert!(gone.probe.addresses.is_empty());
     }
 
     #[test]

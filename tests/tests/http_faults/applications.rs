@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use dormouse_tests::Way;
+use dormouse_tests::{Cluster, Namespace, Way};
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -66,6 +66,32 @@ async fn a_pod_that_is_killed_before_it_answers_is_replaced_and_the_request_wait
         visit.took
     );
     Ok(())
+}
+
+/// The controller that writes EndpointSlices gets nowhere: its first one is refused, again and again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_no_endpoint_slice_names_yet_answers_what_waits() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let cluster = Cluster::connect().await?;
+    let namespace = Namespace::create(&cluster, "http-no-slice").await?;
+    let quota = "--hard=count/endpointslices.discovery.k8s.io=0";
+    namespace
+        .kubectl(&["create", "quota", "no-slices", quota])
+        .await?;
+    let sleeper = Sleeper::within(cluster, namespace, |echo| echo).await?;
+    let visit = sleeper.visitor.visit(Way::Post).await?;
+    let slices = sleeper
+        .namespace
+        .kubectl(&["get", "endpointslices", "--output=name"])
+        .await?;
+    ensure!(slices.is_empty(), "a slice may have told of it: {slices}");
+    ensure!(visit.cold == Some(true), "it did not sleep: {visit:?}");
+    sleeper
+        .visitor
+        .visit(Way::Get)
+        .await
+        .context("after it")
+        .map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -287,12 +287,15 @@ pub struct PodProbe {
     pub addresses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// The Service of its namespace that selects it, where it is told before it is wanted: requests that wait there need not wait
     /// for an EndpointSlice that names it. It counts until one does, for a minute at most, and until the pod is told anew without
-    /// readiness.
+    /// addresses.
     #[prost(string, tag = "6")]
     pub service: ::prost::alloc::string::String,
     /// The ports of its containers that have a name, for Services that lead to a name. TCP only.
     #[prost(message, repeated, tag = "7")]
     pub named_ports: ::prost::alloc::vec::Vec<NamedPort>,
+    /// The kubelet has found it ready.
+    #[prost(bool, tag = "8")]
+    pub ready: bool,
 }
 /// A port of a container.
 #[allow(clippy::all)]

@@ -85,8 +85,7 @@ async fn a_pod_is_told_of_once_it_has_an_address_and_again_when_something_change
     let mut stage = Stage::new();
     stage.waiting(&[web()], AFTER).await;
     stage.set(pod("web-1", None, false)).await;
-    stage.set(pod("ready", Some("10.0.0.6"), true)).await;
-    assert_eq!(stage.told(), None, "one has no address, the other needs no probe");
+    assert_eq!(stage.told(), None, "it has no address");
     stage.set(pod("web-1", Some("10.0.0.7"), false)).await;
     let told = stage.told().unwrap();
     assert_eq!(
@@ -97,6 +96,8 @@ async fn a_pod_is_told_of_once_it_has_an_address_and_again_when_something_change
     assert_eq!(stage.told(), None, "nothing new");
     stage.set(pod("web-1", Some("10.0.0.8"), false)).await;
     assert_eq!(stage.told().unwrap().addresses, ["10.0.0.8"]);
+    stage.set(pod("web-1", Some("10.0.0.8"), true)).await;
+    assert!(stage.told().unwrap().ready);
 }
 
 #[tokio::test(start_paused = true)]
@@ -115,8 +116,8 @@ async fn a_pod_that_was_told_of_is_taken_back_when_it_is_over() {
     stage.set(over("web-1")).await;
     let told = stage.told().unwrap();
     assert_eq!(
-        (told.pod.unwrap().name, told.readiness, &*told.service),
-        ("web-1".to_owned(), None, "")
+        (told.pod.unwrap().name, told.addresses, &*told.service),
+        ("web-1".to_owned(), vec![], "")
     );
     stage.set(over("web-1")).await;
     assert_eq!(stage.told(), None, "once");

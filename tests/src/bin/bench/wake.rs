@@ -147,9 +147,14 @@ async fn cold(
     let known = of(|sample| sample.to_scale + sample.known_to_answer);
     let slice = median(&of(|sample| sample.address_to_slice)).unwrap_or(f64::NAN);
     let note = format!(
-        "request -> scale, and listening and listed -> answer; pod's address -> its slice {slice:.1}"
+        "request -> scale, and listening and the pod's address known -> answer; pod's address -> its slice {slice:.1}"
     );
     figures.add(format!("{name}_of_ours"), median(&known), "ms", None, note);
+    let same = of_floor(FloorSample::of_the_same_parts);
+    let answer = median(&of_floor(|floor| floor.listening_to_answer)).unwrap_or(f64::NAN);
+    let note =
+        format!("the same parts of the bare platform: its patch, listening -> first answer {answer:.1}");
+    figures.add(format!("{name}_floor_by_parts"), median(&same), "ms", None, note);
     let p90 = percentile(&totals, 0.9).unwrap_or(f64::NAN);
     let patch = median(&of_floor(|floor| floor.patch)).unwrap_or(f64::NAN);
     figures.add(

@@ -31,7 +31,7 @@ pub(crate) struct Sample {
     pub(crate) listening_to_answer: f64,
     /// From the kubelet's word of the pod's address to the EndpointSlice that has it.
     pub(crate) address_to_slice: f64,
-    /// From the later of the application's listening and that EndpointSlice to the answer.
+    /// From the later of the application's listening and the kubelet's word of the pod's address to the answer.
     pub(crate) known_to_answer: f64,
     /// From the request to the answer.
     pub(crate) total: f64,
@@ -110,30 +110,29 @@ impl ColdStarts<'_> {
         let scaled = since(&self.awake, "the Deployment has replicas").await?;
         let addressed = since(&self.pods, "the pod has an address").await?;
         let listed = since(&self.slices, "the EndpointSlice has an address").await?;
-        let listened_at = self.listened_at().await?;
+        let listened_at = listened_at(self.namespace).await?;
         let millis = |from: Instant, to: Instant| to.saturating_duration_since(from).as_secs_f64() * 1000.0;
         let listening_to_answer = answered_at.duration_since(listened_at).as_secs_f64() * 1000.0;
         Ok(Sample {
             to_scale: millis(began, scaled),
             listening_to_answer,
             address_to_slice: millis(addressed, listed),
-            known_to_answer: millis(listed, answered).min(listening_to_answer),
+            known_to_answer: millis(addressed, answered).min(listening_to_answer),
             total: millis(began, answered),
         })
     }
+}
 
-    /// When the application began to listen, by its own log.
-    async fn listened_at(&self) -> Result<Timestamp> {
-        let log = self
-            .namespace
-            .kubectl(&["logs", "--selector=app=http-echo", "--tail=-1"])
-            .await?;
-        let line = log
-            .lines()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-            .rfind(|line| line["message"] == "listening");
-        let line = line.with_context(|| format!("the application did not say that it listens: {log}"))?;
-        let time = line["timestamp"].as_str().context("a line without a time")?;
-        time.parse().with_context(|| format!("{time:?} is no time"))
-    }
+/// When the application began to listen, by its own log.
+pub(super) async fn listened_at(namespace: &Namespace) -> Result<Timestamp> {
+    let log = namespace
+        .kubectl(&["logs", "--selector=app=http-echo", "--tail=-1"])
+        .await?;
+    let line = log
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .rfind(|line| line["message"] == "listening");
+    let line = line.with_context(|| format!("the application did not say that it listens: {log}"))?;
+    let time = line["timestamp"].as_str().context("a line without a time")?;
+    time.parse().with_context(|| format!("{time:?} is no time"))
 }

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use dormouse_tests::http_echo;
 use dormouse_tests::{Cluster, Namespace};
 use futures::StreamExt as _;
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
@@ -17,7 +18,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::cold::example;
+use super::cold::{example, listened_at};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two tries to reach the pod.
@@ -31,8 +32,17 @@ pub(crate) struct FloorSample {
     pub(crate) total: f64,
     /// The patch of `/scale`, until the API server had answered.
     pub(crate) patch: f64,
+    /// From the application's listening to the pod's first answer.
+    pub(crate) listening_to_answer: f64,
     /// The request that the pod answered first: from connecting to its first bytes.
     pub(crate) first_byte: f64,
+}
+
+impl FloorSample {
+    /// What [`Sample::ours`](super::cold::Sample::ours) counts, of a start that is nobody's.
+    pub(crate) fn of_the_same_parts(&self) -> f64 {
+        self.patch + self.listening_to_answer
+    }
 }
 
 /// A Deployment that nobody scales but the bench.
@@ -73,11 +83,13 @@ impl Floor<'_> {
         let first_byte = timeout(PATIENCE, answered)
             .await
             .context("the pod does not answer")?;
-        let total = millis(began);
+        let (total, answered_at) = (millis(began), Timestamp::now());
+        let listened_at = listened_at(self.namespace).await?;
         self.scale(0).await?;
         Ok(FloorSample {
             total,
             patch,
+            listening_to_answer: answered_at.duration_since(listened_at).as_secs_f64() * 1000.0,
             first_byte,
         })
     }
