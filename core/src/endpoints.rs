@@ -40,9 +40,9 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// The pod that owns the address; `None` where the slice names none of its own namespace.
     pub pod: Option<PodKey>,
-    /// The slice says that it may get new requests.
+    /// Whoever lists it, a slice as a rule, says that it may get new requests.
     pub ready: bool,
-    /// The slice says that it answers.
+    /// And that it answers.
     pub serving: bool,
     /// Its pod is being deleted.
     pub terminating: bool,
@@ -86,7 +86,7 @@ impl Endpoint {
 pub enum Standing {
     /// Requests go there.
     Ready,
-    /// Not ready, but its pod may be probed: it may answer before the slice says so.
+    /// Not ready, but its pod may be probed: it may answer before its slice says so.
     Starting,
     /// Terminating, but still serving: better than nothing.
     Leaving,

@@ -16,8 +16,8 @@ use crate::backend::{Backend, Unresolved, resolve};
 use crate::newcomers::{Newcomer, Newcomers, is_named};
 use crate::slim::{EndpointSlice, Service};
 
-/// How often pods are looked for that no slice came to name.
-const GIVE_UP: Duration = Duration::from_secs(5);
+/// How often pods are looked for that nobody speaks of any more.
+const GIVE_UP: Duration = Duration::from_secs(1);
 
 /// Who is told about each wanted port, whenever it may have changed.
 pub(crate) type Publish = Box<dyn Fn(&ServicePort, Result<Backend, Unresolved>) + Send + Sync>;
@@ -109,7 +109,7 @@ impl Backends {
         let Some(entry) = services.get(service) else {
             return;
         };
-        let is_news = !entry.wanted.is_empty() && !is_named(&newcomer.pod, &entry.slices);
+        let is_news = !entry.wanted.is_empty() && !is_named(&newcomer, &entry.slices);
         if is_news && newcomers.come(service, newcomer) {
             self.tell_all(entry, newcomers, service);
         }
@@ -120,7 +120,7 @@ impl Backends {
         self.without(|newcomers| newcomers.go(pod));
     }
 
-    /// Forgets the pods that no slice came to name, for as long as it runs.
+    /// Forgets the pods that no slice names and nobody speaks of any more, for as long as it runs.
     pub(crate) async fn give_up(&self) {
         loop {
             sleep(GIVE_UP).await;
@@ -173,7 +173,13 @@ impl Backends {
             Change::Applied(service) => Some(Arc::clone(service)),
             Change::Deleted(_) => None,
         };
-        self.change(&mut self.lock(), key, |entry| entry.service = service);
+        let mut book = self.lock();
+        let known = book.services.get(key);
+        if known.is_some_and(|entry| entry.service.is_some()) {
+            // It may select other pods now.
+            book.newcomers.clear(key);
+        }
+        self.change(&mut book, key, |entry| entry.service = service);
     }
 
     fn slice_changed(&self, key: &ObjectKey, change: &Change<EndpointSlice>) {
@@ -267,7 +273,10 @@ mod tests {
     fn service() -> Arc<Service> {
         let service = json!({
             "metadata": {"name": "web", "namespace": "shop"},
-            "spec": {"ports": [{"name": "http", "port": 80}, {"name": "admin", "port": 81}]},
+            "spec": {
+                "ipFamilies": ["IPv4"],
+                "ports": [{"name": "http", "port": 80}, {"name": "admin", "port": 81}],
+            },
         });
         Arc::new(serde_json::from_value(service).unwrap())
     }
@@ -406,6 +415,17 @@ mod tests {
         let two_minutes = tokio::time::timeout(Duration::from_secs(120), backends.give_up());
         assert!(two_minutes.await.is_err(), "it runs on");
         assert_eq!(taken(&told), [is("shop/web:80", &[])], "once");
+    }
+
+    #[test]
+    fn a_service_that_changes_may_select_others() {
+        let (backends, told) = backends();
+        backends.service_changed(&key("web"), &Change::Applied(service()));
+        backends.want([port(80)]);
+        backends.come(&key("web"), newcomer("web-1", "10.0.0.1"));
+        taken(&told);
+        backends.service_changed(&key("web"), &Change::Applied(service()));
+        assert_eq!(taken(&told), [is("shop/web:80", &[])]);
     }
 
     #[test]

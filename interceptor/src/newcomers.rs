@@ -1,7 +1,8 @@
 //! Pods that a Service selects and no EndpointSlice names yet, as operators tell them.
 //!
 //! ```text
-//! come ──> an endpoint of its Service, ready or to be probed ──> a slice names it | it is over | a minute: forgotten
+//! come ──> an endpoint of its Service, ready or to be probed
+//!               └──> a slice names it | it is over | the Service changes | nobody speaks of it any more: forgotten
 //! ```
 //!
 //! What slices say always counts for more: a pod that one of them names is no newcomer.
@@ -19,8 +20,8 @@ use crate::slim::{EndpointSlice, Service, ServicePort, TargetPort};
 
 /// Newcomers of all Services. What is more has to wait for its slice.
 const MOST: usize = 1000;
-/// How long a slice may take to name one; it does not stand in for slices that never come.
-const LONGEST: Duration = Duration::from_secs(60);
+/// How long an operator's word counts. While requests wait it says it again after half of that; who goes unmentioned may be gone.
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// A pod that no slice names yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,11 +46,11 @@ impl Newcomer {
                 named.find(|(own, _)| **own == **name)?.1
             }
         };
-        let is_of_family = |address: &&IpAddr| {
-            let family = service.address;
-            family.is_none_or(|family| family.is_ipv4() == address.is_ipv4())
-        };
-        let address = self.addresses.iter().find(is_of_family)?;
+        // The one that is chosen among the slices of both families.
+        let addresses = self.addresses.iter();
+        let address = addresses
+            .filter(|address| service.families.has(**address))
+            .min()?;
         let conditions = Conditions {
             ready: Some(self.is_ready),
             ..Conditions::default()
@@ -75,13 +76,15 @@ impl Newcomers {
             .map(|(newcomer, _)| newcomer)
     }
 
-    /// Takes in one more of a Service, or anew. Says whether that makes a difference.
-    pub(crate) fn come(&mut self, service: &ObjectKey, newcomer: Newcomer) -> bool {
+    /// Takes in one more of a Service, or anew. Says whether that makes a difference. Of two operators the slower one may not
+    /// know yet that a pod is ready.
+    pub(crate) fn come(&mut self, service: &ObjectKey, mut newcomer: Newcomer) -> bool {
         let has_room = self.of.values().map(Vec::len).sum::<usize>() < MOST;
         let mut known = self.of.get_mut(service).into_iter().flatten();
-        if let Some((known, _)) = known.find(|(known, _)| known.pod == newcomer.pod) {
+        if let Some((known, said)) = known.find(|(known, _)| known.pod == newcomer.pod) {
+            newcomer.is_ready |= known.is_ready;
             let differs = *known != newcomer;
-            *known = newcomer;
+            (*known, *said) = (newcomer, Instant::now());
             return differs;
         }
         if has_room {
@@ -96,7 +99,7 @@ impl Newcomers {
         let Some(of) = self.of.get_mut(service) else {
             return;
         };
-        of.retain(|(newcomer, _)| !is_named(&newcomer.pod, slices));
+        of.retain(|(newcomer, _)| !is_named(newcomer, slices));
         if of.is_empty() {
             self.of.remove(service);
         }
@@ -107,16 +110,21 @@ impl Newcomers {
         self.forget(|newcomer, _| newcomer.pod == *pod)
     }
 
-    /// Forgets those that no slice came to name. Gives the Services that they were of.
+    /// Forgets those of a Service.
+    pub(crate) fn clear(&mut self, service: &ObjectKey) {
+        self.of.remove(service);
+    }
+
+    /// Forgets those of which nobody speaks any more. Gives the Services that they were of.
     pub(crate) fn give_up(&mut self) -> Vec<ObjectKey> {
-        self.forget(|_, came| came.elapsed() >= LONGEST)
+        self.forget(|_, said| said.elapsed() >= LONGEST)
     }
 
     fn forget(&mut self, which: impl Fn(&Newcomer, &Instant) -> bool) -> Vec<ObjectKey> {
         let mut changed = Vec::new();
         self.of.retain(|service, of| {
             let before = of.len();
-            of.retain(|(newcomer, came)| !which(newcomer, came));
+            of.retain(|(newcomer, said)| !which(newcomer, said));
             if of.len() < before {
                 changed.push(service.clone());
             }
@@ -126,10 +134,12 @@ impl Newcomers {
     }
 }
 
-/// Whether one of these slices names the pod, whatever it says of it.
-pub(crate) fn is_named(pod: &PodKey, slices: &[Arc<EndpointSlice>]) -> bool {
+/// Whether one of these slices names the pod or an address of it, whatever it says of it.
+pub(crate) fn is_named(newcomer: &Newcomer, slices: &[Arc<EndpointSlice>]) -> bool {
     let mut endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
-    endpoints.any(|endpoint| endpoint.pod.as_ref() == Some(pod))
+    endpoints.any(|endpoint| {
+        endpoint.pod.as_ref() == Some(&newcomer.pod) || newcomer.addresses.contains(&endpoint.address)
+    })
 }
 
 #[cfg(test)]
@@ -168,9 +178,9 @@ mod tests {
     }
 
     #[test]
-    fn it_is_where_the_services_port_comes_out_in_the_services_family() {
-        let endpoint = |is_ready: bool, cluster_ip: &str, port: &Value| {
-            let spec = json!({"clusterIP": cluster_ip, "ports": [port]});
+    fn it_is_where_the_services_port_comes_out_in_a_family_of_the_service() {
+        let endpoint = |is_ready: bool, families: &Value, port: &Value| {
+            let spec = json!({"clusterIP": "None", "ipFamilies": families, "ports": [port]});
             let service: Service = serde_json::from_value(json!({"spec": spec})).unwrap();
             let newcomer = Newcomer {
                 is_ready,
@@ -178,48 +188,46 @@ mod tests {
             };
             newcomer.endpoint(&service, &service.ports[0])
         };
-        for (cluster_ip, port, address) in [
+        let (ipv4, ipv6) = (json!(["IPv4"]), json!(["IPv6"]));
+        for (families, port, address) in [
             (
-                "10.96.0.7",
+                &ipv4,
                 json!({"port": 80, "targetPort": "http"}),
                 Some("10.0.0.7:8080"),
             ),
             (
-                "10.96.0.7",
+                &ipv4,
                 json!({"port": 80, "targetPort": 9000}),
                 Some("10.0.0.7:9000"),
             ),
-            ("10.96.0.7", json!({"port": 80}), Some("10.0.0.7:80")),
-            ("fd00::1", json!({"port": 80}), Some("[fd00::7]:80")),
-            ("None", json!({"port": 80}), Some("[fd00::7]:80")),
-            ("10.96.0.7", json!({"port": 80, "targetPort": "other"}), None),
+            (&ipv4, json!({"port": 80}), Some("10.0.0.7:80")),
+            (&ipv6, json!({"port": 80}), Some("[fd00::7]:80")),
+            (&json!(["IPv6", "IPv4"]), json!({"port": 80}), Some("10.0.0.7:80")),
+            (&ipv4, json!({"port": 80, "targetPort": "other"}), None),
+            (&json!(null), json!({"port": 80}), None),
         ] {
             for (is_ready, expected) in [(false, Standing::Starting), (true, Standing::Ready)] {
-                let endpoint = endpoint(is_ready, cluster_ip, &port);
+                let endpoint = endpoint(is_ready, families, &port);
                 let found = endpoint.as_ref().map(|endpoint| endpoint.address.to_string());
-                assert_eq!(found.as_deref(), address, "{cluster_ip} {port}");
+                assert_eq!(found.as_deref(), address, "{families} {port}");
                 for publishes_not_ready in [false, true] {
                     let set = EndpointSet::new(endpoint.clone(), publishes_not_ready);
                     assert!(set.iter().all(|(_, standing)| standing == expected));
                 }
             }
         }
-        let only_ipv6 = Newcomer {
-            addresses: ["fd00::7".parse().unwrap()].into(),
-            ..newcomer("1")
-        };
-        let service: Service =
-            serde_json::from_value(json!({"spec": {"clusterIP": "10.96.0.7", "ports": [{"port": 80}]}}))
-                .unwrap();
-        assert_eq!(only_ipv6.endpoint(&service, &service.ports[0]), None);
     }
 
     #[test]
     fn one_that_a_slice_names_is_none_whatever_the_slice_says_of_it() {
         let mut newcomers = Newcomers::default();
-        assert!(newcomers.come(&web(), newcomer("1")) && newcomers.come(&web(), newcomer("2")));
+        let elsewhere = Newcomer {
+            addresses: ["10.0.0.8".parse().unwrap()].into(),
+            ..newcomer("1")
+        };
+        assert!(newcomers.come(&web(), elsewhere.clone()) && newcomers.come(&web(), newcomer("2")));
         let slice: EndpointSlice = serde_json::from_value(json!({"endpoints": [{
-            "addresses": ["10.0.0.7"], "conditions": {"ready": false, "terminating": true},
+            "addresses": ["10.0.0.9"], "conditions": {"ready": false, "terminating": true},
             "targetRef": {"kind": "Pod", "namespace": "shop", "name": "web-1", "uid": "2"},
         }]}))
         .unwrap();
@@ -229,11 +237,15 @@ mod tests {
         newcomers.listed(&web(), &slices);
         let left: Vec<_> = newcomers.of(&web()).map(|newcomer| &*newcomer.pod.uid).collect();
         assert_eq!(left, ["1"]);
-        assert!(is_named(&pod("2"), &slices) && !is_named(&pod("1"), &slices));
+        assert!(is_named(&newcomer("2"), &slices) && !is_named(&elsewhere, &slices));
+
+        let nameless: EndpointSlice =
+            serde_json::from_value(json!({"endpoints": [{"addresses": ["10.0.0.8"]}]})).unwrap();
+        assert!(is_named(&elsewhere, &[Arc::new(nameless)]), "by its address");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_that_is_over_goes_and_one_that_no_slice_names_does_so_after_a_minute() {
+    async fn one_that_is_over_goes_and_so_does_one_of_which_nobody_speaks() {
         let mut newcomers = Newcomers::default();
         assert!(newcomers.come(&web(), newcomer("1")));
         assert!(!newcomers.come(&web(), newcomer("1")), "known");
@@ -246,12 +258,31 @@ mod tests {
         assert_eq!(newcomers.go(&pod("2")), []);
         assert_eq!(newcomers.go(&pod("1")), [web()]);
         newcomers.come(&web(), newcomer("1"));
-        advance(LONGEST / 2).await;
         newcomers.come(&web(), newcomer("2"));
+        advance(LONGEST / 2).await;
+        assert!(!newcomers.come(&web(), newcomer("2")));
         assert_eq!(newcomers.give_up(), []);
         advance(LONGEST / 2).await;
         assert_eq!(newcomers.give_up(), [web()]);
-        assert_eq!(count(&newcomers), 1, "the other came later");
+        assert_eq!(count(&newcomers), 1, "of the other one somebody spoke again");
+        newcomers.clear(&web());
+        assert_eq!(count(&newcomers), 0);
+    }
+
+    #[test]
+    fn the_slower_operator_does_not_unsay_that_one_is_ready() {
+        let mut newcomers = Newcomers::default();
+        let ready = Newcomer {
+            is_ready: true,
+            ..newcomer("1")
+        };
+        assert!(newcomers.come(&web(), newcomer("1")));
+        assert!(newcomers.come(&web(), ready));
+        assert!(!newcomers.come(&web(), newcomer("1")));
+        assert!(newcomers.of(&web()).all(|newcomer| newcomer.is_ready));
+        newcomers.go(&pod("1"));
+        assert!(newcomers.come(&web(), newcomer("1")));
+        assert!(newcomers.of(&web()).all(|newcomer| !newcomer.is_ready));
     }
 
     #[test]

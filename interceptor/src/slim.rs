@@ -43,10 +43,25 @@ pub(crate) struct Service {
     pub(crate) is_external: bool,
     /// Its own address; `None` while it has none, and where it never has.
     pub(crate) address: Option<IpAddr>,
+    /// Of which families its endpoints are.
+    pub(crate) families: Families,
     /// Whether every address is listed as ready.
     pub(crate) publishes_not_ready: bool,
     /// Its ports.
     pub(crate) ports: Box<[ServicePort]>,
+}
+
+/// Families of addresses.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Families {
+    ipv4: bool,
+    ipv6: bool,
+}
+
+impl Families {
+    pub(crate) fn has(self, address: IpAddr) -> bool {
+        if address.is_ipv4() { self.ipv4 } else { self.ipv6 }
+    }
 }
 
 /// A port of a Service.
@@ -99,8 +114,8 @@ pub(crate) struct SlicePort {
 /// The same as the API has it.
 mod raw {
     use super::{
-        Arc, BTreeMap, Conditions, Deserialize, Deserializer, PodKey, Protocol, SERVICE_NAME, TargetPort,
-        or_default, shared_name,
+        Arc, BTreeMap, Conditions, Deserialize, Deserializer, Families, PodKey, Protocol, SERVICE_NAME,
+        TargetPort, or_default, shared_name,
     };
     use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
@@ -118,6 +133,9 @@ mod raw {
         /// Empty while it is not assigned, and `None` where there is none.
         #[serde(rename = "clusterIP")]
         cluster_ip: String,
+        /// The API server fills them in.
+        #[serde(deserialize_with = "or_default")]
+        ip_families: Vec<String>,
         publish_not_ready_addresses: bool,
         #[serde(deserialize_with = "or_default")]
         ports: Vec<ServicePort>,
@@ -163,6 +181,10 @@ mod raw {
             Self {
                 is_external: spec.type_ == "ExternalName",
                 address: spec.cluster_ip.parse().ok(),
+                families: Families {
+                    ipv4: spec.ip_families.iter().any(|family| family == "IPv4"),
+                    ipv6: spec.ip_families.iter().any(|family| family == "IPv6"),
+                },
                 publishes_not_ready: spec.publish_not_ready_addresses,
                 ports: ports.collect(),
             }

@@ -7,13 +7,14 @@
 //! authorities of the certificate ─> ConfigMap, which interceptors mount
 //! pods of interceptors ── watch ── which of them exist ──────────────────────────────────> DemandHub
 //! Obstacles ── what keeps the pods of a route from starting ──> sessions
-//! session ── routes that wait ──> Scouts: watch of their pods ──> how they may be probed ──> session
+//! session ── routes that wait ──> Scouts: watch of their pods ──> Ahead: what is told of them ──> session
 //!         └─ pods that requests wait for ──> GET ──────────────┘
 //! ```
 //!
 //! Every replica listens, and so a new leader's book is warm. Everything is bounded: connections, sessions, the size of a
 //! message, the routes in it, and the time in which something has to be heard.
 
+mod ahead;
 mod args;
 mod authorities;
 mod messages;

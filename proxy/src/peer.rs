@@ -137,8 +137,8 @@ impl Peer {
         self.flags.condemned.store(condemned, Ordering::Relaxed);
     }
 
-    /// Its slice calls it ready by now: from here on the slice is believed, also when it takes that back.
-    pub(crate) fn believe_slice(&self) {
+    /// It is listed as ready by now: from here on that is believed, also when it is taken back.
+    pub(crate) fn believe_list(&self) {
         self.usable_since.get_or_init(Instant::now);
         self.flags.proved.store(false, Ordering::Relaxed);
     }

@@ -1,7 +1,7 @@
 //! One Service port: which of its endpoints get requests now.
 //!
 //! ```text
-//! slices ── set() ──┐
+//! listed ── set() ──┐
 //!                   ├─> publish() ──> View (snapshot that threads read) ──> the gates of its routes
 //! probes, failures ─┘            └──> probers, while requests wait or an endpoint is suspect
 //! ```
@@ -165,7 +165,7 @@ impl Upstream {
             peer.add_user(self);
             peer.set_retired(matches!(standing, Standing::Leaving | Standing::Unusable));
             if *standing == Standing::Ready {
-                peer.believe_slice();
+                peer.believe_list();
             }
         }
         let before = {

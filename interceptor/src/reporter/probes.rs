@@ -52,8 +52,8 @@ impl Ahead {
     }
 }
 
-/// Has the data plane probe these pods while requests wait for them. `newcomers` are those of which a Service is told: no slice
-/// may name them yet.
+/// Has the data plane probe these pods while requests wait for them. Those of which a Service is told, and which no slice may
+/// name yet, go to `newcomers`.
 pub(super) fn learn(
     proxy: &Proxy,
     newcomers: Option<&Backends>,

@@ -7,10 +7,13 @@
 use std::fmt;
 
 use dormouse_wire::demand::{self as wire, Header, HttpCheck, NamedPort, PodProbe, TcpCheck, probe};
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Pod, PodSpec, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::Deserialize;
 
+/// How long after it became ready a pod may still be news: every EndpointSlice has it by then.
+const NEWLY: SignedDuration = SignedDuration::from_secs(60);
 /// What Kubernetes fills in for a probe without a deadline.
 const DEFAULT_TIMEOUT_SECONDS: i32 = 1;
 /// Containers that take in what comes for the others.
@@ -46,7 +49,8 @@ pub struct Told {
 enum Stage {
     /// The kubelet has not found it ready, and may still do so.
     Starting,
-    Ready,
+    /// It is ready, since this moment where that is known.
+    Ready(Option<Timestamp>),
     /// It has ended, or is about to.
     Over,
 }
@@ -61,15 +65,10 @@ impl Told {
     pub(super) fn is_worth_telling_ahead(&self) -> bool {
         let may_be_used = match self.stage {
             Stage::Starting => self.probe.readiness.is_some(),
-            Stage::Ready => true,
+            Stage::Ready(since) => since.is_some_and(|since| Timestamp::now().duration_since(since) < NEWLY),
             Stage::Over => false,
         };
         may_be_used && self.complete && !self.probe.addresses.is_empty()
-    }
-
-    /// Whether nothing is to be expected of this pod any more.
-    pub(super) fn is_over(&self) -> bool {
-        self.stage == Stage::Over
     }
 }
 
@@ -105,7 +104,7 @@ pub(super) fn of(name: wire::Pod, pod: &Pod) -> Told {
     let probe = PodProbe {
         pod: Some(name),
         named_ports: pod.spec.as_ref().map(named_ports).unwrap_or_default(),
-        ready: stage == Stage::Ready,
+        ready: matches!(stage, Stage::Ready(_)),
         addresses,
         ..PodProbe::default()
     };
@@ -133,7 +132,8 @@ pub(super) fn of(name: wire::Pod, pod: &Pod) -> Told {
     }
 }
 
-fn over(name: wire::Pod) -> Told {
+/// What is to be told of a pod that is of no use any more.
+pub(super) fn over(name: wire::Pod) -> Told {
     Told {
         probe: PodProbe {
             pod: Some(name),
@@ -151,10 +151,10 @@ fn stage(pod: &Pod) -> Stage {
         return Stage::Over;
     }
     let mut conditions = status.into_iter().flat_map(|status| &status.conditions).flatten();
-    if conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True") {
-        Stage::Ready
-    } else {
-        Stage::Starting
+    let ready = conditions.find(|condition| condition.type_ == "Ready" && condition.status == "True");
+    match ready {
+        Some(ready) => Stage::Ready(ready.last_transition_time.as_ref().map(|since| since.0)),
+        None => Stage::Starting,
     }
 }
 
@@ -342,29 +342,34 @@ mod tests {
 
     #[test]
     fn ahead_are_told_those_that_start_and_may_be_probed_and_those_that_are_ready() {
-        let ready = json!([{"type": "Ready", "status": "True"}]);
+        let ready = |ago: i64| {
+            let since = Timestamp::now() - SignedDuration::from_secs(ago);
+            json!([{"type": "Ready", "status": "True", "lastTransitionTime": since.to_string()}])
+        };
         let starting = pod(&json!({"tcpSocket": {"port": 8080}}));
         assert!(told(starting.clone()).is_worth_telling_ahead());
         let left_to_the_kubelet = pod(&json!(null));
         assert!(!told(left_to_the_kubelet.clone()).is_worth_telling_ahead());
         for mut pod in [left_to_the_kubelet, starting.clone()] {
-            pod["status"]["conditions"] = ready.clone();
-            let told = told(pod);
-            assert!(told.is_worth_telling_ahead() && told.probe.ready);
+            pod["status"]["conditions"] = ready(1);
+            let newly = told(pod.clone());
+            assert!(newly.is_worth_telling_ahead() && newly.probe.ready);
+            pod["status"]["conditions"] = ready(100);
+            assert!(!told(pod).is_worth_telling_ahead(), "its slice has it");
         }
         for (key, value) in [("podIPs", Value::Null), ("phase", json!("Failed"))] {
             let mut pod = starting.clone();
             pod["status"]["podIP"] = Value::Null;
-            pod["status"]["conditions"] = ready.clone();
+            pod["status"]["conditions"] = ready(1);
             pod["status"][key] = value;
             let told = told(pod);
             assert!(!told.is_worth_telling_ahead(), "{key}");
-            assert_eq!(told.is_over(), key == "phase");
+            assert_eq!(told.stage == Stage::Over, key == "phase");
         }
         let told = told(starting);
-        assert!(!told.is_over());
+        assert_eq!(told.stage, Stage::Starting);
         let gone = told.gone();
-        assert_eq!((gone.is_over(), gone.probe.pod), (true, told.probe.pod));
+        assert_eq!((gone.stage, gone.probe.pod), (Stage::Over, told.probe.pod));
         assert!(gone.probe.addresses.is_empty());
     }
 

@@ -9,7 +9,7 @@
 //! controller that writes slices has much to do. Whatever is not told ahead is told when it is asked for.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dormouse_core::demand::{RouteDemand, RouteKey};
@@ -17,9 +17,8 @@ use dormouse_wire::demand as wire;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::messages;
-use super::probe_spec::Told;
-use super::probes::{PodBooth, Selection};
+use super::ahead::Ahead;
+use super::probes::PodBooth;
 use super::sessions::Outbox;
 
 /// Routes whose pods are followed for one interceptor.
@@ -31,10 +30,6 @@ pub(super) const LINGER: Duration = Duration::from_secs(5);
 /// And how long at most while it waits: what has no pod by then is no cold start that milliseconds matter to, and others need
 /// the place.
 pub(super) const LONGEST: Duration = Duration::from_secs(60);
-/// For how long an interceptor is believed to know what it was told; it forgets later than that.
-const KNOWN: Duration = Duration::from_secs(10);
-/// Pods of one route that are told ahead.
-const MOST_PODS: usize = 100;
 
 /// Whether requests wait here while none is served: who could serve them is still to come.
 pub(super) fn is_cold(demand: &RouteDemand) -> bool {
@@ -52,16 +47,9 @@ struct Scout {
     /// When it was last seen to wait.
     waited: Instant,
     waits: bool,
-    told: Arc<Mutex<HashMap<wire::Pod, Ahead>>>,
+    ahead: Arc<Ahead>,
     /// Taken when it has gone on for too long.
     watch: Option<AbortOnDropHandle<()>>,
-}
-
-/// What was told of a pod.
-struct Ahead {
-    probe: wire::PodProbe,
-    /// When; nothing any more once it was asked for.
-    at: Option<Instant>,
 }
 
 impl Scouts {
@@ -96,36 +84,27 @@ impl Scouts {
         for scout in self.following.values_mut() {
             // It keeps its entry until it has ceased to wait, and so is not followed anew.
             scout.watch.take_if(|_| scout.began.elapsed() >= LONGEST);
+            if scout.waits && scout.watch.is_some() {
+                scout.ahead.remind();
+            }
         }
     }
 
     /// Whether the interceptor asks for a pod of which it was told ahead. It is so once: who asks again has forgotten.
     pub(super) fn has_told(&self, pod: &wire::Pod) -> bool {
-        let told = self.following.values().filter_map(|scout| {
-            let mut told = lock(&scout.told);
-            told.get_mut(pod)?.at.take()
-        });
-        // From all of them: several routes may lead to one pod.
-        told.max().is_some_and(|at| at.elapsed() < KNOWN)
+        // All of them: several routes may lead to one pod.
+        let told = self.following.values().filter_map(|scout| scout.ahead.asked(pod));
+        told.max().is_some()
     }
 }
 
 impl Scout {
     fn follow(route: &RouteKey, booth: &PodBooth, outbox: Outbox) -> Option<Self> {
-        let told = Arc::default();
-        let known = Arc::clone(&told);
-        let Selection { service, labels } = booth.selection(route)?;
-        let tell = move |pod: &Told| {
-            let mut known = lock(&known);
-            if pod.is_worth_telling_ahead() {
-                let mut probe = pod.probe.clone();
-                probe.service.clone_from(&service);
-                tell(&mut known, probe, &outbox);
-            } else if pod.is_over() {
-                take_back(&mut known, &pod.gone().probe, &outbox);
-            }
-        };
-        let follow = booth.follow(route, &labels, Box::new(tell))?;
+        let selection = booth.selection(route)?;
+        let labels = selection.labels.clone();
+        let ahead = Arc::new(Ahead::new(route.clone(), selection, booth.clone(), outbox));
+        let told = Arc::clone(&ahead);
+        let follow = booth.follow(route, &labels, Box::new(move |pod| told.see(pod)))?;
         let watch = async move {
             sleep(AFTER).await;
             follow.await;
@@ -135,32 +114,8 @@ impl Scout {
             began: now,
             waited: now,
             waits: true,
-            told,
+            ahead,
             watch: Some(AbortOnDropHandle::new(tokio::spawn(watch))),
         })
     }
-}
-
-fn tell(told: &mut HashMap<wire::Pod, Ahead>, probe: wire::PodProbe, outbox: &Outbox) {
-    let pod = probe.pod.clone().unwrap_or_default();
-    let before = told.get(&pod);
-    if before.is_some_and(|before| before.probe == probe) || (before.is_none() && told.len() >= MOST_PODS) {
-        return;
-    }
-    // One that takes nothing in asks for it later.
-    if outbox.try_send(Ok(messages::probe_spec(&probe))).is_ok() {
-        let at = Some(Instant::now());
-        told.insert(pod, Ahead { probe, at });
-    }
-}
-
-/// A pod that was told is over. One that takes nothing in forgets it by itself.
-fn take_back(told: &mut HashMap<wire::Pod, Ahead>, bare: &wire::PodProbe, outbox: &Outbox) {
-    if bare.pod.as_ref().and_then(|pod| told.remove(pod)).is_some() {
-        drop(outbox.try_send(Ok(messages::probe_spec(bare))));
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -257,8 +257,8 @@ pub struct Pod {
     #[prost(string, tag = "3")]
     pub uid: ::prost::alloc::string::String,
 }
-/// How pods may be probed. Each replaces what was said of the same pod before. Operators may tell of a pod before it is wanted;
-/// who wants it then is told again a second later, and keeps what it was told for longer than that.
+/// How pods may be probed. Each replaces what was said of the same pod's probes before. Operators may tell of a pod before it is
+/// wanted; who wants it then is told again a second later, and keeps what it was told for longer than that.
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ProbeSpecs {
@@ -285,15 +285,16 @@ pub struct PodProbe {
     /// The pod's own addresses: whoever else is listed under its name is not probed.
     #[prost(string, repeated, tag = "5")]
     pub addresses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// The Service of its namespace that selects it, where it is told before it is wanted: requests that wait there need not wait
-    /// for an EndpointSlice that names it. It counts until one does, for a minute at most, and until the pod is told anew without
-    /// addresses.
+    /// The Service of its namespace that selects it, where it is told before it is wanted: requests need not wait for an
+    /// EndpointSlice that names it. It counts until one does, and for 10 seconds at most after it was last said; operators say it
+    /// again every 5 seconds while requests wait. A pod that is told without addresses is no Service's any more. What is told of a
+    /// pod without a Service changes nothing about that.
     #[prost(string, tag = "6")]
     pub service: ::prost::alloc::string::String,
     /// The ports of its containers that have a name, for Services that lead to a name. TCP only.
     #[prost(message, repeated, tag = "7")]
     pub named_ports: ::prost::alloc::vec::Vec<NamedPort>,
-    /// The kubelet has found it ready.
+    /// The kubelet has found it ready. Where a Service is named, that is not unsaid but by telling the pod without addresses.
     #[prost(bool, tag = "8")]
     pub ready: bool,
 }

@@ -108,6 +108,12 @@ impl Pods {
         self.there.lock().unwrap().insert(name, pod);
         self.changed.send_replace(());
     }
+
+    /// Deletes it at once, without a grace period.
+    pub(super) fn delete(&self, name: &str) {
+        self.there.lock().unwrap().remove(name);
+        self.changed.send_replace(());
+    }
 }
 
 impl ReadPods for Pods {
@@ -136,10 +142,15 @@ impl ReadPods for Pods {
         let mut changed = self.changed.subscribe();
         async move {
             let _followed = followed;
+            let mut before = HashMap::new();
             loop {
-                for pod in there.lock().unwrap().values() {
-                    tell(&Told::from(pod.clone()));
-                }
+                let now = there.lock().unwrap().clone();
+                before.retain(|name, _| !now.contains_key(name));
+                before
+                    .values()
+                    .for_each(|pod: &Pod| tell(&Told::from(pod.clone()).gone()));
+                now.values().for_each(|pod| tell(&Told::from(pod.clone())));
+                before = now;
                 changed.changed().await.unwrap();
             }
         }

@@ -1,22 +1,26 @@
 //! Which pods are told of ahead, and for how long they are followed.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dormouse_core::demand::RouteKey;
 use dormouse_wire::demand::from_operator::Message;
 use dormouse_wire::demand::{FromOperator, PodProbe};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::advance;
 use tonic::Status;
 
 use super::fixture::{Pods, selection, web};
-use crate::demand::probes::PodBooth;
+use crate::demand::ahead::AGAIN;
+use crate::demand::probes::{PodBooth, Selection};
 use crate::demand::scouts::{AFTER, LINGER, LONGEST, Scouts};
 
 struct Stage {
     pods: Arc<Pods>,
+    /// What the Service of every route is called that has one.
+    service: Arc<Mutex<Option<&'static str>>>,
     booth: PodBooth,
     outbox: mpsc::Sender<Result<FromOperator, Status>>,
     said: mpsc::Receiver<Result<FromOperator, Status>>,
@@ -26,10 +30,19 @@ struct Stage {
 impl Stage {
     fn new() -> Self {
         let pods = Arc::new(Pods::default());
-        let selector = Arc::new(|route: &RouteKey| Some(selection(route)));
+        let service = Arc::new(Mutex::new(Some("web")));
+        let named = Arc::clone(&service);
+        let selector = Arc::new(move |route: &RouteKey| {
+            let service = named.lock().unwrap().map(str::to_owned)?;
+            Some(Selection {
+                service,
+                ..selection(route)
+            })
+        });
         let (outbox, said) = mpsc::channel(16);
         Self {
             booth: PodBooth::new(pods.clone(), selector),
+            service,
             pods,
             outbox,
             said,
@@ -73,10 +86,11 @@ async fn pass(time: Duration) {
 
 fn pod(name: &str, address: Option<&str>, ready: bool) -> Value {
     let status = if ready { "True" } else { "False" };
+    let since = Timestamp::now().to_string();
     json!({
         "metadata": {"name": name, "namespace": "shop", "uid": format!("uid of {name}")},
         "spec": {"containers": [{"name": "app", "readinessProbe": {"tcpSocket": {"port": 8080}}}]},
-        "status": {"podIP": address, "conditions": [{"type": "Ready", "status": status}]},
+        "status": {"podIP": address, "conditions": [{"type": "Ready", "status": status, "lastTransitionTime": since}]},
     })
 }
 
@@ -100,27 +114,94 @@ async fn a_pod_is_told_of_once_it_has_an_address_and_again_when_something_change
     assert!(stage.told().unwrap().ready);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_pod_that_was_told_of_is_taken_back_when_it_is_over() {
-    let mut stage = Stage::new();
-    stage.waiting(&[web()], AFTER).await;
-    let over = |name: &str| {
-        let mut pod = pod(name, Some("10.0.0.7"), false);
-        pod["metadata"]["deletionTimestamp"] = json!("2026-11-21T00:00:00Z");
-        pod
-    };
-    stage.set(over("old")).await;
-    assert_eq!(stage.told(), None, "nobody was told that it began");
-    stage.set(pod("web-1", Some("10.0.0.7"), false)).await;
-    assert!(stage.told().unwrap().readiness.is_some());
-    stage.set(over("web-1")).await;
-    let told = stage.told().unwrap();
+/// Of a pod that was told of, after this has happened.
+async fn taken_back(stage: &mut Stage, what: &str) {
+    let told = stage.told().unwrap_or_else(|| panic!("{what}: nothing was said"));
     assert_eq!(
         (told.pod.unwrap().name, told.addresses, &*told.service),
-        ("web-1".to_owned(), vec![], "")
+        ("web-1".to_owned(), vec![], ""),
+        "{what}"
     );
-    stage.set(over("web-1")).await;
-    assert_eq!(stage.told(), None, "once");
+    assert_eq!(stage.told(), None, "{what}: once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_is_of_no_use_any_more_is_taken_back() {
+    let starting = || pod("web-1", Some("10.0.0.7"), false);
+    let ready = || pod("web-1", Some("10.0.0.7"), true);
+    let mut ending = starting();
+    ending["metadata"]["deletionTimestamp"] = json!("2026-11-21T00:00:00Z");
+    let mut failed = starting();
+    failed["status"]["phase"] = json!("Failed");
+    for (what, first, then) in [
+        ("deleted", starting(), ending),
+        ("failed", starting(), failed),
+        ("gone", starting(), Value::Null),
+        ("not ready any more", ready(), starting()),
+    ] {
+        let mut stage = Stage::new();
+        stage.waiting(&[web()], AFTER).await;
+        if !then.is_null() && what != "not ready any more" {
+            stage.set(then.clone()).await;
+            assert_eq!(stage.told(), None, "{what}: nobody was told that it began");
+        }
+        stage.set(first).await;
+        assert!(!stage.told().unwrap().addresses.is_empty(), "{what}");
+        if then.is_null() {
+            stage.pods.delete("web-1");
+            pass(Duration::ZERO).await;
+        } else {
+            stage.set(then).await;
+        }
+        taken_back(&mut stage, what).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_is_taken_back_when_its_service_is_another_or_gone() {
+    for service in [Some("green"), None] {
+        let mut stage = Stage::new();
+        stage.waiting(&[web()], AFTER).await;
+        stage.set(pod("web-1", Some("10.0.0.7"), false)).await;
+        assert_eq!(stage.told().unwrap().service, "web");
+        *stage.service.lock().unwrap() = service;
+        stage.waiting(&[web()], Duration::ZERO).await;
+        taken_back(&mut stage, "by whoever still waits").await;
+        stage.set(pod("web-1", Some("10.0.0.7"), true)).await;
+        assert_eq!(stage.told(), None, "it is not that Service's");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_said_is_said_again_while_somebody_waits() {
+    let mut stage = Stage::new();
+    stage.waiting(&[web()], AFTER).await;
+    stage.set(pod("web-1", Some("10.0.0.7"), false)).await;
+    assert!(stage.told().is_some());
+    stage.waiting(&[web()], AGAIN).await;
+    assert_eq!(stage.told(), None);
+    stage.scouts.rest();
+    assert_eq!(stage.told().unwrap().addresses, ["10.0.0.7"]);
+    stage.waiting(&[], AGAIN).await;
+    stage.scouts.rest();
+    assert_eq!(stage.told(), None, "nobody waits any more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_said_is_said_later_and_leaves_room_for_holds() {
+    let mut stage = Stage::new();
+    stage.waiting(&[web()], AFTER).await;
+    for number in 0..10 {
+        stage
+            .pods
+            .set(pod(&format!("web-{number}"), Some("10.0.0.7"), false));
+    }
+    pass(Duration::ZERO).await;
+    assert_eq!(stage.outbox.capacity(), 8, "half of it");
+    while stage.told().is_some() {}
+    stage.waiting(&[web()], Duration::ZERO).await;
+    let rest = std::iter::from_fn(|| stage.told()).count();
+    assert_eq!(rest, 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -152,8 +152,9 @@ async fn cold(
     figures.add(format!("{name}_of_ours"), median(&known), "ms", None, note);
     let same = of_floor(FloorSample::of_the_same_parts);
     let answer = median(&of_floor(|floor| floor.listening_to_answer)).unwrap_or(f64::NAN);
-    let note =
-        format!("the same parts of the bare platform: its patch, listening -> first answer {answer:.1}");
+    let note = format!(
+        "the parts of {name}_over_floor, of the bare platform: its patch, listening -> first answer {answer:.1}"
+    );
     figures.add(format!("{name}_floor_by_parts"), median(&same), "ms", None, note);
     let p90 = percentile(&totals, 0.9).unwrap_or(f64::NAN);
     let patch = median(&of_floor(|floor| floor.patch)).unwrap_or(f64::NAN);

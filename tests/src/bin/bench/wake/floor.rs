@@ -39,7 +39,8 @@ pub(crate) struct FloorSample {
 }
 
 impl FloorSample {
-    /// What [`Sample::ours`](super::cold::Sample::ours) counts, of a start that is nobody's.
+    /// Nearly what [`Sample::ours`](super::cold::Sample::ours) counts, of a start that is nobody's: its first part ends with the
+    /// answer to the patch, and not when a watch sees what it did.
     pub(crate) fn of_the_same_parts(&self) -> f64 {
         self.patch + self.listening_to_answer
     }

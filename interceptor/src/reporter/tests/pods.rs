@@ -1,0 +1,97 @@
+//! What is told of pods: how they may be probed, and those that no slice names yet.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dormouse_kubernetes::{Change, ObjectKey};
+use dormouse_wire::demand::from_operator::Message as Order;
+use dormouse_wire::demand::{NamedPort, Pod, PodProbe, Probe, ProbeSpecs, TcpCheck, probe};
+use serde_json::json;
+use tokio::io::AsyncReadExt;
+use tokio::time::timeout;
+
+use super::{answer, application, hold_elsewhere, reporting, target};
+
+/// How a pod may be probed.
+fn spec(name: &str, app: SocketAddr) -> PodProbe {
+    PodProbe {
+        pod: Some(Pod {
+            namespace: "shop".to_owned(),
+            name: name.to_owned(),
+            uid: format!("uid-{name}"),
+        }),
+        startup: None,
+        readiness: Some(Probe {
+            check: Some(probe::Check::Tcp(TcpCheck {
+                port: app.port().into(),
+            })),
+            initial_delay_millis: 0,
+            timeout_millis: 1000,
+        }),
+        container_started_millis: 0,
+        addresses: vec![app.ip().to_string()],
+        ..PodProbe::default()
+    }
+}
+
+#[tokio::test]
+async fn pods_are_asked_for_while_requests_wait_and_probed_as_told() {
+    let (_operator, interceptor, mut session) = reporting().await;
+    let app = application().await;
+    interceptor.endpoints(&[(app, "a", false)]);
+    let client = interceptor.request().await;
+    assert_eq!(session.pods_wanted().await, ["a"]);
+    let pods = vec![spec("stranger", app), spec("a", app)];
+    session.order(Order::ProbeSpecs(ProbeSpecs { pods })).await;
+    assert_eq!(answer(client).await, "HTTP/1.1 200 OK");
+    assert!(session.pods_wanted().await.is_empty(), "nobody waits any more");
+}
+
+#[tokio::test]
+async fn a_pod_that_was_told_ahead_is_probed_as_soon_as_its_slice_comes() {
+    let (_operator, interceptor, mut session) = reporting().await;
+    let app = application().await;
+    interceptor.endpoints(&[]);
+    let client = interceptor.request().await;
+    let pods = vec![spec("a", app)];
+    session.order(Order::ProbeSpecs(ProbeSpecs { pods })).await;
+    // Answered in order: what was told has been taken in by then.
+    session.order(hold_elsewhere(1)).await;
+    session.hold_answer().await;
+    interceptor.endpoints(&[(app, "a", false)]);
+    assert_eq!(answer(client).await, "HTTP/1.1 200 OK", "nobody said more of it");
+}
+
+#[tokio::test]
+async fn a_pod_that_was_told_with_its_service_needs_no_slice() {
+    let (_operator, interceptor, mut session) = reporting().await;
+    let app = application().await;
+    let service = json!({
+        "spec": {"ipFamilies": ["IPv4"], "ports": [{"name": "http", "port": 80, "targetPort": "web"}]},
+    });
+    let service = Change::Applied(Arc::new(serde_json::from_value(service).unwrap()));
+    let key = ObjectKey::new("shop", "web");
+    interceptor.backends.service_changed(&key, &service);
+    interceptor.backends.want([target()]);
+    let client = interceptor.request().await;
+    let mut told = spec("a", app);
+    told.service = "web".to_owned();
+    told.named_ports = vec![NamedPort {
+        name: "web".to_owned(),
+        port: app.port().into(),
+    }];
+    let pods = vec![told];
+    session.order(Order::ProbeSpecs(ProbeSpecs { pods })).await;
+    assert_eq!(answer(client).await, "HTTP/1.1 200 OK");
+
+    let mut over = spec("a", app);
+    over.addresses.clear();
+    let pods = vec![over];
+    session.order(Order::ProbeSpecs(ProbeSpecs { pods })).await;
+    session.order(hold_elsewhere(1)).await;
+    session.hold_answer().await;
+    let mut late = interceptor.request().await;
+    let answered = timeout(Duration::from_millis(100), late.read_u8()).await;
+    assert!(answered.is_err(), "it is over: nobody is left who could answer");
+}
