@@ -174,8 +174,8 @@ impl Backends {
             Change::Deleted(_) => None,
         };
         let mut book = self.lock();
-        let known = book.services.get(key);
-        if known.is_some_and(|entry| entry.service.is_some()) {
+        let before = book.services.get(key).and_then(|entry| entry.service.as_deref());
+        if before.is_some() && before != service.as_deref() {
             // It may select other pods now.
             book.newcomers.clear(key);
         }
@@ -274,7 +274,7 @@ mod tests {
         let service = json!({
             "metadata": {"name": "web", "namespace": "shop"},
             "spec": {
-                "ipFamilies": ["IPv4"],
+                "selector": {"colour": "blue"}, "ipFamilies": ["IPv4"],
                 "ports": [{"name": "http", "port": 80}, {"name": "admin", "port": 81}],
             },
         });
@@ -425,6 +425,16 @@ mod tests {
         backends.come(&key("web"), newcomer("web-1", "10.0.0.1"));
         taken(&told);
         backends.service_changed(&key("web"), &Change::Applied(service()));
+        assert_eq!(
+            taken(&told),
+            [is("shop/web:80", &["10.0.0.1:80"])],
+            "it is the same"
+        );
+        let green: Service = serde_json::from_value(json!({"spec": {
+            "selector": {"colour": "green"}, "ipFamilies": ["IPv4"], "ports": [{"name": "http", "port": 80}],
+        }}))
+        .unwrap();
+        backends.service_changed(&key("web"), &Change::Applied(Arc::new(green)));
         assert_eq!(taken(&told), [is("shop/web:80", &[])]);
     }
 

@@ -43,6 +43,8 @@ pub(crate) struct Service {
     pub(crate) is_external: bool,
     /// Its own address; `None` while it has none, and where it never has.
     pub(crate) address: Option<IpAddr>,
+    /// Stands for the labels of its pods: another one for others.
+    pub(crate) selector: u64,
     /// Of which families its endpoints are.
     pub(crate) families: Families,
     /// Whether every address is listed as ready.
@@ -113,6 +115,8 @@ pub(crate) struct SlicePort {
 
 /// The same as the API has it.
 mod raw {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+
     use super::{
         Arc, BTreeMap, Conditions, Deserialize, Deserializer, Families, PodKey, Protocol, SERVICE_NAME,
         TargetPort, or_default, shared_name,
@@ -137,6 +141,8 @@ mod raw {
         #[serde(deserialize_with = "or_default")]
         ip_families: Vec<String>,
         publish_not_ready_addresses: bool,
+        #[serde(deserialize_with = "or_default")]
+        selector: BTreeMap<String, String>,
         #[serde(deserialize_with = "or_default")]
         ports: Vec<ServicePort>,
     }
@@ -178,7 +184,10 @@ mod raw {
                 target: port.target(),
                 protocol: protocol(port.app_protocol.as_deref()),
             });
+            let mut selector = DefaultHasher::new();
+            spec.selector.hash(&mut selector);
             Self {
+                selector: selector.finish(),
                 is_external: spec.type_ == "ExternalName",
                 address: spec.cluster_ip.parse().ok(),
                 families: Families {

@@ -71,14 +71,16 @@ pub(super) fn learn(
             name: pod.name.into(),
             uid: pod.uid.into(),
         };
+        if told.addresses.is_empty() {
+            // What is known of its probes stays: there may be slices that name it.
+            newcomers.inspect(|newcomers| newcomers.go(&pod));
+            continue;
+        }
         let spec = spec(told, since_1970);
         if wanted.contains(&pod) || (spec.is_some() && ahead.note(&pod)) {
             proxy.set_probe(&pod, spec);
         }
-        let Some(newcomers) = newcomers else { continue };
-        if told.addresses.is_empty() {
-            newcomers.go(&pod);
-        } else if !told.service.is_empty() {
+        if let Some(newcomers) = newcomers.filter(|_| !told.service.is_empty()) {
             let service = ObjectKey::new(Arc::clone(&pod.namespace), told.service.as_str());
             newcomers.come(&service, newcomer(pod, told));
         }

@@ -42,8 +42,10 @@ struct Word {
     probe: PodProbe,
     /// When it is to be said, or to be said again.
     due: Instant,
-    /// When it was said for the first time; nothing any more once the interceptor asked for it.
-    unasked: Option<Instant>,
+    /// When it was said for the first time.
+    said: Option<Instant>,
+    /// The interceptor has asked for it since.
+    was_asked: bool,
 }
 
 impl Ahead {
@@ -65,17 +67,26 @@ impl Ahead {
     pub(super) fn see(&self, pod: &Told) {
         let mut words = self.lock();
         let name = pod.probe.pod.clone().unwrap_or_default();
-        let before = words.get(&name).map(|word| &word.probe);
-        // Interceptors hear two operators, the slower of which must not unsay what the other said: only who takes back does.
-        let is_lost = before.is_some_and(|before| before.ready && !pod.probe.ready);
-        if pod.is_worth_telling_ahead() && !is_lost && self.is_selected() {
-            let mut probe = pod.probe.clone();
-            probe.service.clone_from(&self.selection.service);
-            if before != Some(&probe) && (before.is_some() || words.len() < MOST_PODS) {
-                words.insert(name, Word::new(probe));
+        let is_of_use = pod.may_be_used() && self.is_selected();
+        if is_of_use {
+            // A watch that begins anew tells nothing of a pod whose name another one has by then.
+            let namesakes = words.iter_mut().filter(|(other, _)| {
+                (&other.namespace, &other.name) == (&name.namespace, &name.name) && other.uid != name.uid
+            });
+            namesakes.for_each(Word::take_back);
+        }
+        let next = match words.get(&name) {
+            // That has to be said before anything else is.
+            Some(word) if word.takes_back() => None,
+            // Interceptors hear two operators, the slower of which must not unsay that it is ready: only who takes back does.
+            Some(word) if !is_of_use || (word.probe.ready && !pod.probe.ready) => {
+                Some(probe_spec::over(name.clone()).probe)
             }
-        } else if let Some(word) = words.get_mut(&name) {
-            *word = Word::new(probe_spec::over(name).probe);
+            Some(word) => Some(self.probe(pod)).filter(|probe| *probe != word.probe),
+            None => (is_of_use && pod.is_news() && words.len() < MOST_PODS).then(|| self.probe(pod)),
+        };
+        if let Some(probe) = next {
+            words.insert(name, Word::new(probe));
         }
         self.say(&mut words);
     }
@@ -84,17 +95,29 @@ impl Ahead {
     pub(super) fn remind(&self) {
         let mut words = self.lock();
         if !self.is_selected() {
-            for (name, word) in &mut *words {
-                *word = Word::new(probe_spec::over(name.clone()).probe);
-            }
+            words.iter_mut().for_each(Word::take_back);
         }
         self.say(&mut words);
     }
 
-    /// When the interceptor was told of this pod, unless it has asked for it since.
+    /// Whether other pods are meant by now, and all that was said is taken back.
+    pub(super) fn is_over(&self) -> bool {
+        !self.is_selected() && self.lock().is_empty()
+    }
+
+    /// The interceptor asks for this pod. When it was told of it a short while ago, unless it has asked before.
     pub(super) fn asked(&self, pod: &Pod) -> Option<Instant> {
-        let told = self.lock().get_mut(pod)?.unasked.take();
-        told.filter(|told| told.elapsed() < KNOWN)
+        let mut words = self.lock();
+        let word = words.get_mut(pod)?;
+        let was_asked = std::mem::replace(&mut word.was_asked, true);
+        word.said.filter(|said| !was_asked && said.elapsed() < KNOWN)
+    }
+
+    fn probe(&self, pod: &Told) -> PodProbe {
+        PodProbe {
+            service: self.selection.service.clone(),
+            ..pod.probe.clone()
+        }
     }
 
     /// Whether the route's Service is the same, and selects as it did.
@@ -117,8 +140,8 @@ impl Ahead {
                 return true;
             }
             word.due = now + AGAIN;
-            word.unasked.get_or_insert(now);
-            !word.probe.addresses.is_empty()
+            word.said.get_or_insert(now);
+            !word.takes_back()
         });
     }
 }
@@ -128,7 +151,16 @@ impl Word {
         Self {
             probe,
             due: Instant::now(),
-            unasked: None,
+            said: None,
+            was_asked: false,
         }
+    }
+
+    fn take_back((pod, word): (&Pod, &mut Self)) {
+        *word = Self::new(probe_spec::over(pod.clone()).probe);
+    }
+
+    fn takes_back(&self) -> bool {
+        self.probe.addresses.is_empty()
     }
 }

@@ -62,13 +62,21 @@ impl Told {
     }
 
     /// Whether requests may be sent to this pod, or a probe could soon find out that they may.
-    pub(super) fn is_worth_telling_ahead(&self) -> bool {
-        let may_be_used = match self.stage {
+    pub(super) fn may_be_used(&self) -> bool {
+        let may_be = match self.stage {
             Stage::Starting => self.probe.readiness.is_some(),
-            Stage::Ready(since) => since.is_some_and(|since| Timestamp::now().duration_since(since) < NEWLY),
+            Stage::Ready(_) => true,
             Stage::Over => false,
         };
-        may_be_used && self.complete && !self.probe.addresses.is_empty()
+        may_be && self.complete && !self.probe.addresses.is_empty()
+    }
+
+    /// Whether an EndpointSlice may not have it yet.
+    pub(super) fn is_news(&self) -> bool {
+        match self.stage {
+            Stage::Ready(since) => since.is_some_and(|since| Timestamp::now().duration_since(since) < NEWLY),
+            Stage::Starting | Stage::Over => true,
+        }
     }
 }
 
@@ -347,15 +355,17 @@ mod tests {
             json!([{"type": "Ready", "status": "True", "lastTransitionTime": since.to_string()}])
         };
         let starting = pod(&json!({"tcpSocket": {"port": 8080}}));
-        assert!(told(starting.clone()).is_worth_telling_ahead());
+        let of_starting = told(starting.clone());
+        assert!(of_starting.may_be_used() && of_starting.is_news());
         let left_to_the_kubelet = pod(&json!(null));
-        assert!(!told(left_to_the_kubelet.clone()).is_worth_telling_ahead());
+        assert!(!told(left_to_the_kubelet.clone()).may_be_used());
         for mut pod in [left_to_the_kubelet, starting.clone()] {
             pod["status"]["conditions"] = ready(1);
             let newly = told(pod.clone());
-            assert!(newly.is_worth_telling_ahead() && newly.probe.ready);
+            assert!(newly.may_be_used() && newly.is_news() && newly.probe.ready);
             pod["status"]["conditions"] = ready(100);
-            assert!(!told(pod).is_worth_telling_ahead(), "its slice has it");
+            let long_since = told(pod);
+            assert!(long_since.may_be_used() && !long_since.is_news());
         }
         for (key, value) in [("podIPs", Value::Null), ("phase", json!("Failed"))] {
             let mut pod = starting.clone();
@@ -363,7 +373,7 @@ mod tests {
             pod["status"]["conditions"] = ready(1);
             pod["status"][key] = value;
             let told = told(pod);
-            assert!(!told.is_worth_telling_ahead(), "{key}");
+            assert!(!told.may_be_used(), "{key}");
             assert_eq!(told.stage == Stage::Over, key == "phase");
         }
         let told = told(starting);

@@ -28,7 +28,7 @@ pub(super) const AFTER: Duration = Duration::from_millis(100);
 /// How long the pods of a route are followed after it was last seen to wait: what comes and goes is not begun each time anew.
 pub(super) const LINGER: Duration = Duration::from_secs(5);
 /// And how long at most while it waits: what has no pod by then is no cold start that milliseconds matter to, and others need
-/// the place.
+/// the place. Nothing is taken back after that; interceptors forget by themselves.
 pub(super) const LONGEST: Duration = Duration::from_secs(60);
 
 /// Whether requests wait here while none is served: who could serve them is still to come.
@@ -79,7 +79,8 @@ impl Scouts {
     pub(super) fn rest(&mut self) {
         self.following.retain(|_, scout| {
             let lingers = scout.began.elapsed() >= AFTER && scout.waited.elapsed() < LINGER;
-            scout.waits || lingers
+            // Who still waits, for the pods of another Service by now, is followed anew with the next report.
+            (scout.waits || lingers) && !scout.ahead.is_over()
         });
         for scout in self.following.values_mut() {
             // It keeps its entry until it has ceased to wait, and so is not followed anew.

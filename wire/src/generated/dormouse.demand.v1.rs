@@ -286,9 +286,9 @@ pub struct PodProbe {
     #[prost(string, repeated, tag = "5")]
     pub addresses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// The Service of its namespace that selects it, where it is told before it is wanted: requests need not wait for an
-    /// EndpointSlice that names it. It counts until one does, and for 10 seconds at most after it was last said; operators say it
-    /// again every 5 seconds while requests wait. A pod that is told without addresses is no Service's any more. What is told of a
-    /// pod without a Service changes nothing about that.
+    /// EndpointSlice that names it. It counts until one does, and for 10 seconds after it was last said; operators say it again every
+    /// 5 seconds while requests wait and none is served, for up to a minute. A pod that is told without addresses is no Service's
+    /// any more, and nothing is said of its probes. What is told of a pod without a Service changes nothing about that.
     #[prost(string, tag = "6")]
     pub service: ::prost::alloc::string::String,
     /// The ports of its containers that have a name, for Services that lead to a name. TCP only.

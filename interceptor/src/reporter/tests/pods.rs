@@ -95,3 +95,22 @@ async fn a_pod_that_was_told_with_its_service_needs_no_slice() {
     let answered = timeout(Duration::from_millis(100), late.read_u8()).await;
     assert!(answered.is_err(), "it is over: nobody is left who could answer");
 }
+
+#[tokio::test]
+async fn who_is_taken_back_as_a_services_is_probed_all_the_same_where_a_slice_names_it() {
+    let (_operator, interceptor, mut session) = reporting().await;
+    let app = application().await;
+    interceptor.endpoints(&[]);
+    let client = interceptor.request().await;
+    let mut taken_back = spec("a", app);
+    taken_back.addresses.clear();
+    taken_back.readiness = None;
+    for told in [spec("a", app), taken_back] {
+        let pods = vec![told];
+        session.order(Order::ProbeSpecs(ProbeSpecs { pods })).await;
+    }
+    session.order(hold_elsewhere(1)).await;
+    session.hold_answer().await;
+    interceptor.endpoints(&[(app, "a", false)]);
+    assert_eq!(answer(client).await, "HTTP/1.1 200 OK");
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 use dormouse_core::demand::RouteKey;
 use dormouse_wire::demand::from_operator::Message;
 use dormouse_wire::demand::{FromOperator, PodProbe};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::advance;
@@ -169,7 +169,47 @@ async fn a_pod_is_taken_back_when_its_service_is_another_or_gone() {
         taken_back(&mut stage, "by whoever still waits").await;
         stage.set(pod("web-1", Some("10.0.0.7"), true)).await;
         assert_eq!(stage.told(), None, "it is not that Service's");
+        // With the next report.
+        stage.scouts.rest();
+        stage.waiting(&[web()], AFTER).await;
+        let told = std::iter::from_fn(|| stage.told()).last();
+        assert_eq!(told.map(|told| told.service).as_deref(), service);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_of_the_same_name_takes_the_place_of_the_one_before() {
+    let mut stage = Stage::new();
+    stage.waiting(&[web()], AFTER).await;
+    stage.set(pod("web-1", Some("10.0.0.7"), false)).await;
+    assert!(stage.told().is_some());
+    let mut next = pod("web-1", Some("10.0.0.8"), false);
+    next["metadata"]["uid"] = json!("another");
+    stage.set(next).await;
+    let mut told: Vec<_> = std::iter::from_fn(|| stage.told())
+        .map(|told| (told.pod.unwrap().uid, told.addresses.concat()))
+        .collect();
+    told.sort();
+    let of = |uid: &str, address: &str| (uid.to_owned(), address.to_owned());
+    assert_eq!(told, [of("another", "10.0.0.8"), of("uid of web-1", "")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_has_been_ready_for_long_is_no_news_but_is_not_taken_back_for_it() {
+    let mut stage = Stage::new();
+    stage.waiting(&[web()], AFTER).await;
+    let since = |seconds: i64, name: &str| {
+        let mut pod = pod(name, Some("10.0.0.7"), true);
+        let since = Timestamp::now() - SignedDuration::from_secs(seconds);
+        pod["status"]["conditions"][0]["lastTransitionTime"] = json!(since.to_string());
+        pod
+    };
+    stage.set(since(100, "old")).await;
+    assert_eq!(stage.told(), None);
+    stage.set(since(1, "web-1")).await;
+    assert!(stage.told().unwrap().ready);
+    stage.set(since(100, "web-1")).await;
+    assert_eq!(stage.told(), None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -202,6 +242,20 @@ async fn what_cannot_be_said_is_said_later_and_leaves_room_for_holds() {
     stage.waiting(&[web()], Duration::ZERO).await;
     let rest = std::iter::from_fn(|| stage.told()).count();
     assert_eq!(rest, 2);
+
+    // What could not be taken back is not said to be there meanwhile.
+    for _ in 0..8 {
+        let filler = FromOperator { message: None };
+        stage.outbox.try_send(Ok(filler)).unwrap();
+    }
+    stage.pods.delete("web-1");
+    pass(Duration::ZERO).await;
+    stage.set(pod("web-1", Some("10.0.0.9"), false)).await;
+    while let Ok(filler) = stage.said.try_recv() {
+        assert_eq!(filler.unwrap().message, None);
+    }
+    stage.scouts.rest();
+    taken_back(&mut stage, "with the next occasion").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -212,11 +266,15 @@ async fn who_asks_is_known_to_have_been_told_once_however_many_routes_lead_there
     stage.set(pod("web-1", Some("10.0.0.7"), false)).await;
     let told = stage.told().unwrap().pod.unwrap();
     assert!(stage.scouts.has_told(&told));
-    assert!(!stage.scouts.has_told(&told), "who asks again has forgotten");
+    pass(AGAIN).await;
+    stage.scouts.rest();
+    assert!(
+        !stage.scouts.has_told(&told),
+        "who asks again has forgotten, though it was said again"
+    );
 
     stage.set(pod("web-2", Some("10.0.0.8"), false)).await;
-    let mut probes: Vec<_> = std::iter::from_fn(|| stage.told()).collect();
-    let told = probes.pop().unwrap().pod.unwrap();
+    let told = std::iter::from_fn(|| stage.told()).last().unwrap().pod.unwrap();
     pass(Duration::from_secs(11)).await;
     assert!(!stage.scouts.has_told(&told), "that was long ago");
 }
