@@ -82,36 +82,27 @@ impl Backends {
                 ports.push(port);
             }
         }
-        let mut book = self.lock();
-        let Book {
-            services, newcomers, ..
-        } = &mut *book;
-        services.retain(|key, entry| {
+        let mut guard = self.lock();
+        let book = &mut *guard;
+        book.services.retain(|key, entry| {
             let ports = wanted.remove(key).unwrap_or_default();
             let before = std::mem::replace(&mut entry.wanted, ports);
             let new = entry.wanted.iter().filter(|port| !before.contains(*port));
-            new.for_each(|port| self.tell(entry, newcomers.of(key), port));
+            new.for_each(|port| self.tell(entry, book.newcomers.of(key), port));
             !entry.is_empty()
         });
         for (key, wanted) in wanted {
-            let entry = services.entry(key.clone()).or_default();
-            entry.wanted = wanted;
-            self.tell_all(entry, newcomers, &key);
+            book.services.entry(key.clone()).or_default().wanted = wanted;
+            self.tell_all(book, &key);
         }
     }
 
     /// A pod of a Service that no slice may name yet. Where nobody wants the Service it is passed over.
     pub(crate) fn come(&self, service: &ObjectKey, newcomer: Newcomer) {
         let mut book = self.lock();
-        let Book {
-            services, newcomers, ..
-        } = &mut *book;
-        let Some(entry) = services.get(service) else {
-            return;
-        };
-        let is_news = !entry.wanted.is_empty() && !is_named(&newcomer, &entry.slices);
-        if is_news && newcomers.come(service, newcomer) {
-            self.tell_all(entry, newcomers, service);
+        let is_news = |entry: &Entry| !entry.wanted.is_empty() && !is_named(&newcomer, &entry.slices);
+        if book.services.get(service).is_some_and(is_news) && book.newcomers.come(service, newcomer) {
+            self.tell_all(&book, service);
         }
     }
 
@@ -130,13 +121,8 @@ impl Backends {
 
     fn without(&self, forget: impl FnOnce(&mut Newcomers) -> Vec<ObjectKey>) {
         let mut book = self.lock();
-        let Book {
-            services, newcomers, ..
-        } = &mut *book;
-        for service in forget(newcomers) {
-            if let Some(entry) = services.get(&service) {
-                self.tell_all(entry, newcomers, &service);
-            }
+        for service in forget(&mut book.newcomers) {
+            self.tell_all(&book, &service);
         }
     }
 
@@ -145,9 +131,12 @@ impl Backends {
         (self.shared.publish)(port, backend);
     }
 
-    fn tell_all(&self, entry: &Entry, newcomers: &Newcomers, key: &ObjectKey) {
+    fn tell_all(&self, book: &Book, key: &ObjectKey) {
+        let Some(entry) = book.services.get(key) else {
+            return;
+        };
         let ports = entry.wanted.iter();
-        ports.for_each(|port| self.tell(entry, newcomers.of(key), port));
+        ports.for_each(|port| self.tell(entry, book.newcomers.of(key), port));
     }
 
     /// Has a watch of Services keep this current.
@@ -216,15 +205,13 @@ impl Backends {
 
     /// Changes what there is of one name, and tells whoever wants it.
     fn change(&self, book: &mut Book, key: &ObjectKey, change: impl FnOnce(&mut Entry)) {
-        let Book {
-            services, newcomers, ..
-        } = book;
-        let entry = services.entry(key.clone()).or_default();
+        let entry = book.services.entry(key.clone()).or_default();
         change(entry);
-        newcomers.listed(key, &entry.slices);
-        self.tell_all(entry, newcomers, key);
-        if entry.is_empty() {
-            services.remove(key);
+        book.newcomers.listed(key, &entry.slices);
+        let is_empty = entry.is_empty();
+        self.tell_all(book, key);
+        if is_empty {
+            book.services.remove(key);
         }
     }
 }

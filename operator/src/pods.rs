@@ -1,4 +1,4 @@
-//! How many pods of a namespace have certain labels, for triggers that follow another workload.
+//! How many pods of a namespace have certain labels, for triggers that follow another workload; and whether one is ready.
 //!
 //! Whole pods are several KiB each, and only their number and nodes are wanted. So the API server is asked for the table
 //! that kubectl prints, without the objects behind it, from its cache, and with those that have ended left out by a field
@@ -12,7 +12,7 @@ use dormouse_scalers::{CountPods, CountedBy, ReadError};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::header::{ACCEPT, HeaderValue};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use kube::api::ListParams;
 use kube::core::Request;
 use kube::{Client, Resource};
@@ -28,6 +28,12 @@ const MOST_PAGES: usize = 40;
 const NODE_COLUMN: &str = "Node";
 /// What stands there while a pod has none.
 const NO_NODE: &str = "<none>";
+
+/// What says of a pod that it is ready, if it is.
+pub(crate) fn ready_condition(pod: &Pod) -> Option<&PodCondition> {
+    let mut conditions = pod.status.iter().flat_map(|status| &status.conditions).flatten();
+    conditions.find(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
 
 /// Counts pods when asked.
 pub struct PodCounter {

@@ -17,6 +17,8 @@ use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
+use crate::pods::ready_condition;
+
 /// Pods counted at most for the fallback of a `Value` target.
 const MOST_PODS: u32 = 1000;
 
@@ -121,15 +123,8 @@ impl ScaleTarget {
             )
             .await?;
         let is_ready = |pod: &&Pod| {
-            let status = pod.status.as_ref();
-            let running = status.and_then(|status| status.phase.as_deref()) == Some("Running");
-            let conditions = status
-                .and_then(|status| status.conditions.as_deref())
-                .unwrap_or_default();
-            running
-                && conditions
-                    .iter()
-                    .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+            phase == Some("Running") && ready_condition(pod).is_some()
         };
         Ok(u32::try_from(pods.items.iter().filter(is_ready).count()).unwrap_or(u32::MAX))
     }

@@ -7,7 +7,7 @@ mod killed;
 #[path = "http_faults/operators_away.rs"]
 mod operators_away;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use dormouse_tests::{Cluster, HttpEcho, Installation, Namespace, Visitor};
 use tokio::sync::{Mutex, OnceCell};
 
@@ -39,6 +39,13 @@ impl Sleeper {
         let cluster = Cluster::connect().await?;
         let namespace = Namespace::create(&cluster, subject).await?;
         Self::within(cluster, namespace, change).await
+    }
+
+    /// Its visitor at one interceptor instead of all of them.
+    fn visitor_at(&self, interceptor: &str) -> Result<Visitor> {
+        let door = format!("{interceptor}:8080");
+        let door = door.parse().with_context(|| format!("{door:?} is no address"))?;
+        Ok(Visitor::at(door, self.visitor.host()))
     }
 
     async fn within(

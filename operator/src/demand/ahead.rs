@@ -94,6 +94,9 @@ impl Ahead {
     /// Somebody still waits: says again what may have been forgotten.
     pub(super) fn remind(&self) {
         let mut words = self.lock();
+        if words.is_empty() {
+            return;
+        }
         if !self.is_selected() {
             words.iter_mut().for_each(Word::take_back);
         }
@@ -102,7 +105,7 @@ impl Ahead {
 
     /// Whether other pods are meant by now, and all that was said is taken back.
     pub(super) fn is_over(&self) -> bool {
-        !self.is_selected() && self.lock().is_empty()
+        self.lock().is_empty() && !self.is_selected()
     }
 
     /// The interceptor asks for this pod. When it was told of it a short while ago, unless it has asked before.

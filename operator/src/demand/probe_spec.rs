@@ -12,6 +12,8 @@ use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Pod, PodSpec, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::Deserialize;
 
+use crate::pods::ready_condition;
+
 /// How long after it became ready a pod may still be news: every EndpointSlice has it by then.
 const NEWLY: SignedDuration = SignedDuration::from_secs(60);
 /// What Kubernetes fills in for a probe without a deadline.
@@ -153,14 +155,11 @@ pub(super) fn over(name: wire::Pod) -> Told {
 }
 
 fn stage(pod: &Pod) -> Stage {
-    let status = pod.status.as_ref();
-    let phase = status.and_then(|status| status.phase.as_deref());
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     if pod.metadata.deletion_timestamp.is_some() || matches!(phase, Some("Succeeded" | "Failed")) {
         return Stage::Over;
     }
-    let mut conditions = status.into_iter().flat_map(|status| &status.conditions).flatten();
-    let ready = conditions.find(|condition| condition.type_ == "Ready" && condition.status == "True");
-    match ready {
+    match ready_condition(pod) {
         Some(ready) => Stage::Ready(ready.last_transition_time.as_ref().map(|since| since.0)),
         None => Stage::Starting,
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use dormouse_tests::http_echo::sleeps;
-use dormouse_tests::{BlackHole, Load, Operators, Visitor, Way};
+use dormouse_tests::{BlackHole, Load, Operators, Way};
 use http::Method;
 use serde_json::json;
 use tokio::time::timeout;
@@ -59,11 +59,8 @@ async fn known_routes_go_on_without_the_api_server() -> Result<()> {
     let doors = interceptors.addresses().await?;
     // Each has heard of the pod: a wake that the API server's end interrupts is another matter.
     for door in &doors {
-        let door = format!("{door}:8080")
-            .parse()
-            .with_context(|| format!("{door:?} is no address"))?;
-        let visitor = Visitor::at(door, sleeper.visitor.host());
-        visitor
+        sleeper
+            .visitor_at(door)?
             .visit(Way::Get)
             .await
             .context("before the API server goes")?;

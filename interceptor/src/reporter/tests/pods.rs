@@ -11,6 +11,7 @@ use serde_json::json;
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
+use super::operator::Session;
 use super::{answer, application, hold_elsewhere, reporting, target};
 
 /// How a pod may be probed.
@@ -35,6 +36,16 @@ fn spec(name: &str, app: SocketAddr) -> PodProbe {
     }
 }
 
+async fn tell(session: &mut Session, pods: Vec<PodProbe>) {
+    session.order(Order::ProbeSpecs(ProbeSpecs { pods })).await;
+}
+
+/// Orders are answered one after the other: what was told has been taken in by then.
+async fn is_taken_in(session: &mut Session) {
+    session.order(hold_elsewhere(1)).await;
+    session.hold_answer().await;
+}
+
 #[tokio::test]
 async fn pods_are_asked_for_while_requests_wait_and_probed_as_told() {
     let (_operator, interceptor, mut session) = reporting().await;
@@ -42,8 +53,7 @@ async fn pods_are_asked_for_while_requests_wait_and_probed_as_told() {
     interceptor.endpoints(&[(app, "a", false)]);
     let client = interceptor.request().await;
     assert_eq!(session.pods_wanted().await, ["a"]);
-    let pods = vec![spec("stranger", app), spec("a", app)];
-    session.order(Order::ProbeSpecs(ProbeSpecs { pods })).await;
+    tell(&mut session, vec![spec("stranger", app), spec("a", app)]).await;
     assert_eq!(answer(client).await, "HTTP/1.1 200 OK");
     assert!(session.pods_wanted().await.is_empty(), "nobody waits any more");
 }
@@ -54,11 +64,8 @@ async fn a_pod_that_was_told_ahead_is_probed_as_soon_as_its_slice_comes() {
     let app = application().await;
     interceptor.endpoints(&[]);
     let client = interceptor.request().await;
-    let pods = vec![spec("a", app)];
-    session.order(Order::ProbeSpecs(ProbeSpecs { pods })).await;
-    // Answered in order: what was told has been taken in by then.
-    session.order(hold_elsewhere(1)).await;
-    session.hold_answer().await;
+    tell(&mut session, vec![spec("a", app)]).await;
+    is_taken_in(&mut session).await;
     interceptor.endpoints(&[(app, "a", false)]);
     assert_eq!(answer(client).await, "HTTP/1.1 200 OK", "nobody said more of it");
 }
@@ -81,16 +88,13 @@ async fn a_pod_that_was_told_with_its_service_needs_no_slice() {
         name: "web".to_owned(),
         port: app.port().into(),
     }];
-    let pods = vec![told];
-    session.order(Order::ProbeSpecs(ProbeSpecs { pods })).await;
+    tell(&mut session, vec![told]).await;
     assert_eq!(answer(client).await, "HTTP/1.1 200 OK");
 
     let mut over = spec("a", app);
     over.addresses.clear();
-    let pods = vec![over];
-    session.order(Order::ProbeSpecs(ProbeSpecs { pods })).await;
-    session.order(hold_elsewhere(1)).await;
-    session.hold_answer().await;
+    tell(&mut session, vec![over]).await;
+    is_taken_in(&mut session).await;
     let mut late = interceptor.request().await;
     let answered = timeout(Duration::from_millis(100), late.read_u8()).await;
     assert!(answered.is_err(), "it is over: nobody is left who could answer");
@@ -105,12 +109,9 @@ async fn who_is_taken_back_as_a_services_is_probed_all_the_same_where_a_slice_na
     let mut taken_back = spec("a", app);
     taken_back.addresses.clear();
     taken_back.readiness = None;
-    for told in [spec("a", app), taken_back] {
-        let pods = vec![told];
-        session.order(Order::ProbeSpecs(ProbeSpecs { pods })).await;
-    }
-    session.order(hold_elsewhere(1)).await;
-    session.hold_answer().await;
+    tell(&mut session, vec![spec("a", app)]).await;
+    tell(&mut session, vec![taken_back]).await;
+    is_taken_in(&mut session).await;
     interceptor.endpoints(&[(app, "a", false)]);
     assert_eq!(answer(client).await, "HTTP/1.1 200 OK");
 }

@@ -115,7 +115,7 @@ async fn a_pod_is_told_of_once_it_has_an_address_and_again_when_something_change
 }
 
 /// Of a pod that was told of, after this has happened.
-async fn taken_back(stage: &mut Stage, what: &str) {
+fn taken_back(stage: &mut Stage, what: &str) {
     let told = stage.told().unwrap_or_else(|| panic!("{what}: nothing was said"));
     assert_eq!(
         (told.pod.unwrap().name, told.addresses, &*told.service),
@@ -153,7 +153,7 @@ async fn a_pod_that_is_of_no_use_any_more_is_taken_back() {
         } else {
             stage.set(then).await;
         }
-        taken_back(&mut stage, what).await;
+        taken_back(&mut stage, what);
     }
 }
 
@@ -166,7 +166,7 @@ async fn a_pod_is_taken_back_when_its_service_is_another_or_gone() {
         assert_eq!(stage.told().unwrap().service, "web");
         *stage.service.lock().unwrap() = service;
         stage.waiting(&[web()], Duration::ZERO).await;
-        taken_back(&mut stage, "by whoever still waits").await;
+        taken_back(&mut stage, "by whoever still waits");
         stage.set(pod("web-1", Some("10.0.0.7"), true)).await;
         assert_eq!(stage.told(), None, "it is not that Service's");
         // With the next report.
@@ -255,7 +255,7 @@ async fn what_cannot_be_said_is_said_later_and_leaves_room_for_holds() {
         assert_eq!(filler.unwrap().message, None);
     }
     stage.scouts.rest();
-    taken_back(&mut stage, "with the next occasion").await;
+    taken_back(&mut stage, "with the next occasion");
 }
 
 #[tokio::test(start_paused = true)]
